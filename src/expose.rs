@@ -1,0 +1,1 @@
+//! Writes the exposition and serves it.

@@ -1,0 +1,237 @@
+//! What the sidecar says of itself: the ledger of every line, and its own metrics.
+//!
+//! In: counts from the workers, once a batch. Out: `statsieve_*` and `process_*` families, for `expose`.
+//! Always: label values come from closed sets; one writer per [`Books`], so a count is a plain store.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::model::{DropReason, SampleType, TagDropReason, closed_set};
+
+closed_set! {
+    /// A kind of listener; the `listener` label.
+    pub enum Listener {
+        /// UDP.
+        Udp = "udp",
+        /// TCP.
+        Tcp = "tcp",
+        /// A unix datagram socket.
+        UnixDatagram = "unix_datagram",
+        /// A unix stream socket.
+        UnixStream = "unix_stream",
+    }
+}
+
+closed_set! {
+    /// Counts of a worker that have no label.
+    pub enum Count {
+        /// Lines taken up (blank ones are none).
+        Lines = "lines",
+        /// Client rates that could not be read.
+        InvalidRates = "invalid_rates",
+        /// Look-ups that found the identity.
+        CacheHits = "identity_cache_hits",
+        /// Look-ups that did not.
+        CacheMisses = "identity_cache_misses",
+        /// Identities that gave way to others.
+        CacheEvictions = "identity_cache_evictions",
+        /// Identities in the cache now (a level, not a sum of events).
+        CacheEntries = "identity_cache_entries",
+        /// Samples taken by an overflow series.
+        OverflowSamples = "overflow_samples",
+    }
+}
+
+/// Letters an unknown field can be counted under: `a` to `z`, `A` to `Z`, and `other`.
+pub const FIELD_LETTERS: usize = 53;
+
+/// Upper bounds of `statsieve_ingest_latency_seconds`; the last bucket is `+Inf`.
+pub const LATENCY_BOUNDS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0];
+
+const RECORDED: usize = Count::COUNT;
+const DROPPED: usize = RECORDED + SampleType::COUNT;
+const TAGS: usize = DROPPED + DropReason::COUNT;
+const FIELDS: usize = TAGS + TagDropReason::COUNT;
+const LATENCY: usize = FIELDS + FIELD_LETTERS;
+/// Sum of latencies in nanoseconds.
+const LATENCY_SUM: usize = LATENCY + LATENCY_BOUNDS.len() + 1;
+const CELLS: usize = LATENCY_SUM + 1;
+
+/// What one worker has counted since it started; plain numbers, published once a batch by [`Books::publish`].
+#[derive(Clone, Debug)]
+pub struct Tally {
+    cells: [u64; CELLS],
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { cells: [0; CELLS] }
+    }
+}
+
+impl Tally {
+    /// Adds `n` to a count without a label.
+    #[inline]
+    pub fn add(&mut self, count: Count, n: u64) {
+        self.cells[count.index()] += n;
+    }
+
+    /// Sets a level.
+    #[inline]
+    pub fn set(&mut self, count: Count, n: u64) {
+        self.cells[count.index()] = n;
+    }
+
+    /// One sample was recorded.
+    #[inline]
+    pub fn recorded(&mut self, kind: SampleType) {
+        self.cells[RECORDED + kind.index()] += 1;
+    }
+
+    /// One line or sample was refused.
+    #[inline]
+    pub fn dropped(&mut self, reason: DropReason) {
+        self.cells[DROPPED + reason.index()] += 1;
+    }
+
+    /// `n` tags were left out, or cut.
+    #[inline]
+    pub fn tags_dropped(&mut self, reason: TagDropReason, n: u64) {
+        self.cells[TAGS + reason.index()] += n;
+    }
+
+    /// A field was ignored whose first byte is `letter`.
+    pub fn unknown_field(&mut self, letter: u8) {
+        let place = match letter {
+            b'a'..=b'z' => letter - b'a',
+            b'A'..=b'Z' => letter - b'A' + 26,
+            _ => 52,
+        };
+        self.cells[FIELDS + usize::from(place)] += 1;
+    }
+
+    /// A datagram took `nanoseconds` from its arrival in the kernel until all of its lines were done.
+    #[inline]
+    pub fn latency(&mut self, nanoseconds: u64) {
+        let seconds = nanoseconds as f64 * 1e-9;
+        let place = LATENCY_BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(LATENCY_BOUNDS.len());
+        self.cells[LATENCY + place] += 1;
+        self.cells[LATENCY_SUM] = self.cells[LATENCY_SUM].wrapping_add(nanoseconds);
+    }
+
+    /// A count without a label.
+    pub fn get(&self, count: Count) -> u64 {
+        self.cells[count.index()]
+    }
+
+    /// Samples recorded of one type.
+    pub fn recorded_of(&self, kind: SampleType) -> u64 {
+        self.cells[RECORDED + kind.index()]
+    }
+
+    /// Lines and samples refused for one reason.
+    pub fn dropped_for(&self, reason: DropReason) -> u64 {
+        self.cells[DROPPED + reason.index()]
+    }
+
+    /// Tags left out or cut for one reason.
+    pub fn tags_dropped_for(&self, reason: TagDropReason) -> u64 {
+        self.cells[TAGS + reason.index()]
+    }
+
+    /// Unknown fields as `(label, count)`, those that were met.
+    pub fn unknown_fields(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        const LETTERS: &str = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        self.cells[FIELDS..FIELDS + FIELD_LETTERS]
+            .iter()
+            .enumerate()
+            .filter(|(_, n)| **n > 0)
+            .map(|(place, n)| (LETTERS.get(place..place + 1).unwrap_or("other"), *n))
+    }
+
+    /// Counts of `statsieve_ingest_latency_seconds` by bucket (not cumulative, `+Inf` last) and the sum in seconds.
+    pub fn latencies(&self) -> (&[u64], f64) {
+        (&self.cells[LATENCY..LATENCY_SUM], self.cells[LATENCY_SUM] as f64 * 1e-9)
+    }
+
+    /// Adds another tally to this one, as a scrape does with those of all workers.
+    pub fn merge(&mut self, other: &Tally) {
+        for (mine, theirs) in self.cells.iter_mut().zip(&other.cells) {
+            *mine = mine.wrapping_add(*theirs);
+        }
+    }
+}
+
+/// A worker's tally where a scrape can read it.
+#[derive(Debug)]
+pub struct Books {
+    cells: [AtomicU64; CELLS],
+}
+
+impl Default for Books {
+    fn default() -> Self {
+        Self { cells: [const { AtomicU64::new(0) }; CELLS] }
+    }
+}
+
+impl Books {
+    /// Makes `tally` visible to scrapes. Only the worker that owns these books calls this.
+    ///
+    /// `Relaxed` suffices: each cell is an independent count, and at rest all of them are current.
+    pub fn publish(&self, tally: &Tally) {
+        for (cell, value) in self.cells.iter().zip(&tally.cells) {
+            cell.store(*value, Relaxed);
+        }
+    }
+
+    /// The tally as last published.
+    pub fn read(&self) -> Tally {
+        Tally { cells: std::array::from_fn(|place| self.cells[place].load(Relaxed)) }
+    }
+}
+
+/// What one socket has taken in, and what the kernel says of its queue.
+///
+/// One reader thread writes `datagrams` and `bytes`; `kernel_dropped` and `queue_bytes` are refreshed by whoever looks.
+#[derive(Debug)]
+pub struct SocketBooks {
+    /// What kind of socket it is.
+    pub listener: Listener,
+    /// Datagrams read.
+    pub datagrams: AtomicU64,
+    /// Their bytes.
+    pub bytes: AtomicU64,
+    /// Datagrams that the kernel dropped since the socket was made, as far as it has told.
+    pub kernel_dropped: AtomicU64,
+    /// Bytes in the socket's queue when last looked at, as the kernel charges them.
+    pub queue_bytes: AtomicU64,
+    /// Bytes the queue may hold, as the kernel granted them.
+    pub queue_limit_bytes: AtomicU64,
+}
+
+impl SocketBooks {
+    /// Books of a socket that has taken nothing yet.
+    pub fn new(listener: Listener, queue_limit_bytes: u64) -> Self {
+        Self {
+            listener,
+            datagrams: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            kernel_dropped: AtomicU64::new(0),
+            queue_bytes: AtomicU64::new(0),
+            queue_limit_bytes: AtomicU64::new(queue_limit_bytes),
+        }
+    }
+}
+
+/// What the series store holds now and has done; written by the store under its lock.
+#[derive(Debug, Default)]
+pub struct SeriesBooks {
+    /// Series that count against the limits, in sample lines of a text scrape.
+    pub sample_lines: AtomicU64,
+    /// `cardinality.max_series`.
+    pub limit: AtomicU64,
+    /// Families that exist.
+    pub families: AtomicU64,
+    /// Series made so far.
+    pub created: AtomicU64,
+}
