@@ -1,1 +1,2 @@
 //! Writes the exposition and serves it.
+pub mod text;

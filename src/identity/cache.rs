@@ -1,0 +1,224 @@
+//! Remembers the answer for identities that come again.
+//!
+//! In: identity bytes and their hash. Out: what was stored for them.
+//! Always: entries, keys and table stay under the limit in bytes; an identity is stored at its second sight, so a
+//! stream of one-off values passes by without pushing hot identities out.
+//!
+//! What gives way is the least recently used by the clock algorithm: a hand goes round, spares what was used since
+//! it last came by, and takes the first that was not. A hit costs one flag, no list to relink.
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Slot;
+
+/// Identities seen once lately, by part of their hash; one more sight in the same place forgets an older one.
+const DOOR_PLACES: usize = 8192;
+/// What the table spends on an entry: its `u32`, a control byte, and room to grow.
+const TABLE_BYTES: usize = 12;
+
+/// Identities and what they stand for; owned by one worker.
+#[derive(Debug)]
+pub struct Cache<T> {
+    table: HashTable<u32>,
+    entries: Vec<Entry<T>>,
+    free: Vec<u32>,
+    hand: usize,
+    bytes: usize,
+    limit: usize,
+    door: Box<[u32]>,
+    evictions: u64,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    hash: u64,
+    key: Box<[u8]>,
+    /// `None` in a free place.
+    value: Option<T>,
+    used: bool,
+}
+
+impl<T> Cache<T> {
+    /// An empty cache that may grow to `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            table: HashTable::new(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            hand: 0,
+            bytes: 0,
+            limit,
+            door: vec![0; DOOR_PLACES].into_boxed_slice(),
+            evictions: 0,
+        }
+    }
+
+    /// What is stored for `key`.
+    #[inline]
+    pub fn get(&mut self, hash: u64, key: &[u8]) -> Option<&T> {
+        let entries = &self.entries;
+        let place = *self.table.find(hash, |place| *entries[*place as usize].key == *key)?;
+        let entry = &mut self.entries[place as usize];
+        entry.used = true;
+        entry.value.as_ref()
+    }
+
+    /// Stores `value` for `key` if this is its second sight; the least recently used give way.
+    pub fn offer(&mut self, hash: u64, key: &[u8], value: T) {
+        let door = &mut self.door[hash as usize % DOOR_PLACES];
+        let print = (hash >> 32) as u32 | 1;
+        if *door != print {
+            *door = print;
+            return;
+        }
+        let cost = size_of::<Entry<T>>() + key.len() + TABLE_BYTES;
+        if cost > self.limit {
+            return;
+        }
+        while self.bytes + cost > self.limit {
+            self.evict();
+        }
+        let entries = &self.entries;
+        let found = self.table.entry(
+            hash,
+            |place| *entries[*place as usize].key == *key,
+            |place| entries[*place as usize].hash,
+        );
+        let Slot::Vacant(slot) = found else { return };
+        let entry = Entry { hash, key: key.into(), value: Some(value), used: false };
+        self.bytes += cost;
+        match self.free.pop() {
+            Some(place) => {
+                slot.insert(place);
+                self.entries[place as usize] = entry;
+            }
+            None => {
+                slot.insert(self.entries.len() as u32);
+                self.entries.push(entry);
+            }
+        }
+    }
+
+    /// Takes out the first entry that was not used since the hand last came by. Needs at least one entry.
+    fn evict(&mut self) {
+        loop {
+            self.hand = if self.hand + 1 < self.entries.len() { self.hand + 1 } else { 0 };
+            let place = self.hand as u32;
+            let entry = &mut self.entries[self.hand];
+            if entry.value.is_none() {
+                continue;
+            }
+            if entry.used {
+                entry.used = false;
+                continue;
+            }
+            if let Ok(slot) = self.table.find_entry(entry.hash, |other| *other == place) {
+                slot.remove();
+            }
+            self.bytes -= size_of::<Entry<T>>() + entry.key.len() + TABLE_BYTES;
+            entry.key = Box::default();
+            entry.value = None;
+            self.free.push(place);
+            self.evictions += 1;
+            return;
+        }
+    }
+
+    /// Forgets everything, as a change of rules demands, and goes on under `limit`. Counts as no eviction.
+    pub fn reset(&mut self, limit: usize) {
+        let evictions = self.evictions;
+        *self = Self::new(limit);
+        self.evictions = evictions;
+    }
+
+    /// Entries stored now.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether nothing is stored.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Entries that gave way to others since the start.
+    pub fn evictions(&self) -> u64 {
+        self.evictions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(n: u64) -> u64 {
+        n.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5bd1_e995_0000_0000
+    }
+
+    fn see(cache: &mut Cache<u64>, n: u64) -> bool {
+        let key = n.to_le_bytes();
+        if cache.get(hash(n), &key).is_some_and(|value| *value == n) {
+            return true;
+        }
+        cache.offer(hash(n), &key, n);
+        false
+    }
+
+    #[test]
+    fn an_identity_is_stored_at_its_second_sight() {
+        let mut cache = Cache::new(1 << 20);
+        assert_eq!([see(&mut cache, 7), see(&mut cache, 7), see(&mut cache, 7)], [false, false, true]);
+        assert_eq!(cache.len(), 1);
+    }
+
+    #[test]
+    fn equal_hashes_of_unequal_keys_stay_apart() {
+        let mut cache = Cache::new(1 << 20);
+        for key in [b"a", b"b"] {
+            cache.offer(5, key, key[0]);
+            cache.offer(5, key, key[0]);
+        }
+        assert_eq!((cache.get(5, b"a").copied(), cache.get(5, b"b").copied()), (Some(b'a'), Some(b'b')));
+        assert_eq!(cache.get(5, b"c"), None);
+    }
+
+    #[test]
+    fn one_off_values_do_not_push_hot_identities_out() {
+        let mut cache = Cache::new(100 * (size_of::<Entry<u64>>() + 8 + TABLE_BYTES));
+        for _ in 0..3 {
+            (0..50).for_each(|n| drop(see(&mut cache, n)));
+        }
+        let mut hits = 0;
+        for n in 0..100_000u64 {
+            see(&mut cache, 1_000_000 + n);
+            hits += u64::from(see(&mut cache, n % 50));
+        }
+        assert_eq!(hits, 100_000);
+    }
+
+    #[test]
+    fn the_limit_in_bytes_holds_and_the_unused_give_way_first() {
+        let cost = size_of::<Entry<u64>>() + 8 + TABLE_BYTES;
+        let mut cache = Cache::new(10 * cost);
+        for n in 0..10 {
+            see(&mut cache, n);
+            see(&mut cache, n);
+        }
+        assert_eq!((cache.len(), cache.evictions()), (10, 0));
+        (0..5).for_each(|n| assert!(see(&mut cache, n)));
+        for n in 100..105 {
+            see(&mut cache, n);
+            see(&mut cache, n);
+            (0..5).for_each(|n| assert!(see(&mut cache, n), "{n}"));
+        }
+        assert_eq!((cache.len(), cache.evictions()), (10, 5));
+        assert!(cache.bytes <= cache.limit);
+    }
+
+    #[test]
+    fn a_key_larger_than_the_cache_is_not_stored() {
+        let mut cache = Cache::new(100);
+        cache.offer(1, &[0; 200], 1);
+        cache.offer(1, &[0; 200], 1);
+        assert!(cache.is_empty());
+    }
+}

@@ -1,0 +1,240 @@
+//! Gives a new identity its exposed name and labels.
+//!
+//! In: a parsed line and sample. Out: a [`Resolved`] with family name, kind and label set.
+//! Not here: user buckets (`identity`), limits on series (`admit`), types that clash (`aggregate`).
+//! Always: a name matches `[a-zA-Z_:][a-zA-Z0-9_:]*` and a label name `[a-zA-Z_][a-zA-Z0-9_]*`; labels are sorted by
+//! name, none twice; the same identity bytes give the same result.
+//! Cost: runs when an identity is new or seen for the first time; reuses its buffers, so it allocates only to grow.
+
+pub mod labels;
+pub mod name;
+
+use crate::config::{BareTags, Config, MsUnit, Naming};
+use crate::identity::{TagAction, TagRules};
+use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
+use crate::parse::tags::{self, Tag, TagStyle};
+use crate::parse::{Line, Sample, offset};
+use labels::LabelSet;
+
+/// What a family is, once its samples are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations by classic buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// The word for it in a TYPE line.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// Tags left out or cut, by [`TagDropReason`].
+pub type TagDrops = [u16; TagDropReason::COUNT];
+
+/// A name and labels, with what was left out on the way.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// The family's name, as exposed.
+    pub name: Vec<u8>,
+    /// The labels, sorted.
+    pub labels: LabelSet,
+    /// Tags that did not become labels, but for those that `labels.drop` took out before identity.
+    pub tag_drops: TagDrops,
+    /// Buffers of `take_tag`.
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+/// The rules that make names and labels, compiled from the configuration.
+#[derive(Debug)]
+pub struct Mapper {
+    naming: Naming,
+    add: Vec<(String, String)>,
+    max_count: usize,
+    max_name_bytes: usize,
+    max_value_bytes: usize,
+    bare_tags: BareTags,
+    container_id_label: Option<String>,
+    /// What an `ms` value is divided by.
+    ms_divisor: f64,
+}
+
+impl Mapper {
+    /// Compiles `[naming]`, `[labels]` and what `[parse]` says of labels and units.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            naming: config.naming.clone(),
+            add: config.labels.add.clone(),
+            max_count: config.labels.max_count,
+            max_name_bytes: config.labels.max_name_bytes,
+            max_value_bytes: config.labels.max_value_bytes,
+            bare_tags: config.parse.bare_tags,
+            container_id_label: config.parse.container_id_label.clone(),
+            ms_divisor: match config.parse.ms_unit {
+                MsUnit::Milliseconds => 1000.0,
+                MsUnit::Seconds => 1.0,
+            },
+        }
+    }
+
+    /// What a value of this type is divided by before it is recorded.
+    pub fn divisor(&self, kind: SampleType) -> f64 {
+        if kind == SampleType::Timer { self.ms_divisor } else { 1.0 }
+    }
+
+    /// Finds name and labels of a sample, into `out`; `rules` is what its identity was made with.
+    ///
+    /// # Errors
+    /// `UnknownType` for types that make no family yet, `NameTooLong`, `ReservedLabel` for a tag key that is empty, starts
+    /// with `__`, or is `le` on an observation.
+    pub fn resolve(
+        &self,
+        rules: &TagRules,
+        text: &[u8],
+        line: &Line<'_>,
+        sample: &Sample<'_>,
+        out: &mut Resolved,
+    ) -> Result<Kind, Refusal> {
+        let kind = match sample.kind {
+            SampleType::Counter => Kind::Counter,
+            SampleType::Gauge => Kind::Gauge,
+            SampleType::Timer | SampleType::Histogram | SampleType::Distribution => Kind::Histogram,
+            SampleType::Set | SampleType::Event | SampleType::ServiceCheck => {
+                let pipe = text.iter().rposition(|byte| *byte == b's').unwrap_or(0);
+                return Err(Refusal::new(DropReason::UnknownType, pipe));
+            }
+        };
+        name::write(&self.naming, sample.kind, line.name, line.name_rest, &mut out.name);
+        if out.name.len() > self.max_name_bytes {
+            return Err(Refusal::new(DropReason::NameTooLong, 0));
+        }
+        out.labels.clear();
+        out.tag_drops = TagDrops::default();
+        for (name, value) in &self.add {
+            out.labels.add_constant(name.as_bytes(), value.as_bytes());
+        }
+        if line.lone_bracket {
+            out.drop_tag(TagDropReason::Malformed);
+        }
+        let in_name = tags::list(line.name_tags, line.style);
+        for tag in in_name.chain(tags::list(sample.tags, TagStyle::DogStatsd)) {
+            self.take_tag(rules, sample.kind, tag, out)
+                .map_err(|key| Refusal::new(DropReason::ReservedLabel, offset(text, key)))?;
+        }
+        if let Some(label) = &self.container_id_label
+            && !sample.container.is_empty()
+        {
+            out.set(label.as_bytes(), sample.container, self);
+        }
+        out.labels.sort();
+        Ok(kind)
+    }
+
+    /// Turns one tag into a label, or counts why not.
+    ///
+    /// # Errors
+    /// The key, if the whole sample has to be refused for it.
+    fn take_tag<'a>(
+        &self,
+        rules: &TagRules,
+        kind: SampleType,
+        tag: Tag<'a>,
+        out: &mut Resolved,
+    ) -> Result<(), &'a [u8]> {
+        let (key, value, bare) = match tag {
+            Tag::Pair(key, value) => (key, value, false),
+            Tag::Bare(key) => (key, b"true".as_slice(), true),
+            Tag::Malformed(piece) => {
+                let key = piece.strip_suffix(b":").or(piece.strip_suffix(b"=")).unwrap_or(piece);
+                if rules.action(key) != TagAction::Drop {
+                    out.drop_tag(TagDropReason::Malformed);
+                }
+                return Ok(());
+            }
+        };
+        let mut action = rules.action(key);
+        if action == TagAction::Drop {
+            return Ok(());
+        }
+        let mut escaped = std::mem::take(&mut out.key);
+        escaped.clear();
+        name::escape(key, &mut escaped);
+        // Rules name tags as they are written. A spelling that only escaping makes equal to one of them must not slip
+        // through with its raw values, though it has taken the slow way until here.
+        if action == TagAction::Keep && escaped != key {
+            action = rules.action(&escaped);
+        }
+        let outcome = self.set_tag(rules, kind, (key, &escaped), (value, bare), action, out);
+        out.key = escaped;
+        outcome
+    }
+
+    /// Sets the label of a tag whose key, written and escaped, and action are known.
+    fn set_tag<'a>(
+        &self,
+        rules: &TagRules,
+        kind: SampleType,
+        (key, escaped): (&'a [u8], &[u8]),
+        (value, bare): (&[u8], bool),
+        action: TagAction,
+        out: &mut Resolved,
+    ) -> Result<(), &'a [u8]> {
+        if bare && self.bare_tags == BareTags::Drop {
+            out.drop_tag(TagDropReason::Bare);
+            return Ok(());
+        }
+        if escaped.is_empty() || escaped.starts_with(b"__") || (kind.is_observer() && escaped == b"le") {
+            return Err(key);
+        }
+        if key.len() > self.max_name_bytes {
+            out.drop_tag(TagDropReason::NameTooLong);
+            return Ok(());
+        }
+        match action {
+            TagAction::Drop => out.drop_tag(TagDropReason::Dropped),
+            TagAction::Keep => out.set(escaped, value, self),
+            TagAction::Bucket(rule) => {
+                let buckets = &rules.buckets()[usize::from(rule)];
+                if !kind.is_observer() || buckets.observers {
+                    let mut text = std::mem::take(&mut out.value);
+                    text.clear();
+                    buckets.write(buckets.number(value), &mut text);
+                    out.set(buckets.label.as_bytes(), &text, self);
+                    out.value = text;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Resolved {
+    /// Sets a label, its value cut to the limit; counts the tag if there is no place for it.
+    fn set(&mut self, name: &[u8], value: &[u8], limits: &Mapper) {
+        let mut end = value.len().min(limits.max_value_bytes);
+        if end < value.len() {
+            self.drop_tag(TagDropReason::Truncated);
+            while end > 0 && value[end] & 0xC0 == 0x80 {
+                end -= 1;
+            }
+        }
+        if let Err(reason) = self.labels.set(name, &value[..end], limits.max_count) {
+            self.drop_tag(reason);
+        }
+    }
+
+    fn drop_tag(&mut self, reason: TagDropReason) {
+        let count = &mut self.tag_drops[reason.index()];
+        *count = count.saturating_add(1);
+    }
+}

@@ -1,0 +1,365 @@
+//! Cuts a line into its samples.
+//!
+//! In: one line without its newline, valid UTF-8. Out: a [`Line`] with its name and tags in the name, then a
+//! [`Sample`] for each sample on it; all of them borrow the line, and a refusal names the byte where it shows.
+//! Not here: splitting datagrams into lines (`pipeline`), the meaning of a tag (`tags` lists them, `identity` and
+//! `map` decide), limits.
+//! Always: no allocation, no panic, whatever the bytes are.
+//! Follows: the StatsD metric types; DogStatsD 1.0 to 1.6; InfluxDB, Librato and SignalFX tags as `statsd_exporter`
+//! reads them, less its faults.
+
+pub mod number;
+pub mod tags;
+
+use memchr::{memchr, memmem};
+
+use crate::config::Parse;
+use crate::model::{DropReason, Refusal, SampleType};
+use number::Number;
+use tags::TagStyle;
+
+/// The name part of a line, and where its first sample starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    text: &'a [u8],
+    /// The name before any tags in it.
+    pub name: &'a [u8],
+    /// What follows the closing bracket of SignalFX tags; belongs to the name.
+    pub name_rest: &'a [u8],
+    /// Text of the tags in the name, `key=value,...`; empty if there are none.
+    pub name_tags: &'a [u8],
+    /// The dialect of `name_tags`; [`TagStyle::DogStatsd`] where the name has no tags.
+    pub style: TagStyle,
+    /// The name has a bracket without its partner, which counts as one malformed tag.
+    pub lone_bracket: bool,
+    /// The byte behind the first colon.
+    pub body: usize,
+    /// Whether `|#` starts tags; with the dialect switched off they are read over.
+    dogstatsd: bool,
+}
+
+/// One sample of a line: one or several values that share all the rest.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// What the values are.
+    pub kind: SampleType,
+    /// One number, or the text of several.
+    pub values: Values<'a>,
+    /// How many events each value stands for, 1/rate; positive, may be infinite for a rate next to zero.
+    pub weight: f64,
+    /// The client's rate as written, for `explain`; empty if there is none.
+    pub rate: &'a [u8],
+    /// Text of the DogStatsD tags, `key:value,...`.
+    pub tags: &'a [u8],
+    /// Text of the `c:` field behind its colon.
+    pub container: &'a [u8],
+    /// A rate was there that cannot be read; it counted as 1.
+    pub invalid_rate: bool,
+    /// Unknown fields by first byte, see [`unknown_letters`].
+    pub unknown_fields: u64,
+    /// Where the value of the next sample on this line starts, if there is one.
+    pub next: Option<usize>,
+}
+
+/// The value part of a sample.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'a> {
+    /// One plain decimal number, read in passing.
+    One(f64),
+    /// Anything else: signed, exponential, packed with colons, or no number at all.
+    Text(&'a [u8]),
+}
+
+impl<'a> Line<'a> {
+    /// Cuts the name off a line, and the tags off the name.
+    ///
+    /// # Errors
+    /// `MalformedLine` without a colon or name, `EmptyName` if only tags stand before the colon, `MixedTagStyles` for
+    /// valid tags in the name beside `|#`, `UnknownType` for events and service checks.
+    #[inline]
+    pub fn parse(text: &'a [u8], dialects: &Parse) -> Result<Self, Refusal> {
+        let (end, plain) = name_end(text);
+        if !plain || text.first() == Some(&b'_') {
+            return Self::parse_rare(text, dialects);
+        }
+        if end == text.len() || end == 0 {
+            return Err(Refusal::new(DropReason::MalformedLine, end));
+        }
+        Ok(Self {
+            text,
+            name: &text[..end],
+            name_rest: &[],
+            name_tags: &[],
+            style: TagStyle::DogStatsd,
+            lone_bracket: false,
+            body: end + 1,
+            dogstatsd: dialects.dogstatsd_tags,
+        })
+    }
+
+    /// A line whose name holds a byte that starts tags in some dialect, or begins as an event or service check does.
+    #[cold]
+    fn parse_rare(text: &'a [u8], dialects: &Parse) -> Result<Self, Refusal> {
+        if text.starts_with(b"_e{") || text.starts_with(b"_sc|") {
+            return Err(Refusal::new(DropReason::UnknownType, 0));
+        }
+        let end = match memchr(b':', text) {
+            Some(end) if end > 0 => end,
+            other => return Err(Refusal::new(DropReason::MalformedLine, other.unwrap_or(text.len()))),
+        };
+        let head = &text[..end];
+        let mut line = Self {
+            text,
+            name: head,
+            name_rest: &[],
+            name_tags: &[],
+            style: TagStyle::DogStatsd,
+            lone_bracket: false,
+            body: end + 1,
+            dogstatsd: dialects.dogstatsd_tags,
+        };
+        let (open, close) = (memchr(b'[', head), memchr(b']', head));
+        match (open, close) {
+            (Some(open), Some(close)) if dialects.signalfx_tags && open < close => {
+                line.name = &head[..open];
+                line.name_tags = &head[open + 1..close];
+                line.name_rest = &head[close + 1..];
+                line.style = TagStyle::SignalFx;
+            }
+            (Some(_), _) | (_, Some(_)) if dialects.signalfx_tags => line.lone_bracket = true,
+            _ => {
+                let starts = |byte: &u8| {
+                    (*byte == b'#' && dialects.librato_tags) || (*byte == b',' && dialects.influxdb_tags)
+                };
+                if let Some(cut) = head.iter().position(starts) {
+                    line.style = if head[cut] == b'#' { TagStyle::Librato } else { TagStyle::InfluxDb };
+                    line.name = &head[..cut];
+                    line.name_tags = &head[cut + 1..];
+                }
+            }
+        }
+        if line.name.is_empty() && line.name_rest.is_empty() {
+            return Err(Refusal::new(DropReason::EmptyName, 0));
+        }
+        if line.style != TagStyle::DogStatsd && tags::any_valid(line.name_tags, line.style) {
+            if let Some(at) = memmem::find(&text[end..], b"|#") {
+                return Err(Refusal::new(DropReason::MixedTagStyles, end + at + 1));
+            }
+        }
+        Ok(line)
+    }
+
+    /// Cuts out the sample whose value starts at byte `from`: [`Line::body`] first, then each [`Sample::next`].
+    ///
+    /// # Errors
+    /// `MalformedLine` without a type, `UnknownType`, `MalformedField` for an empty part, `SampleRate` for a rate
+    /// that cannot be applied. What follows a refused sample on the same line is refused with it.
+    #[inline]
+    pub fn sample(&self, from: usize) -> Result<Sample<'a>, Refusal> {
+        let text = self.text;
+        let (values, pipe) = match number::plain(&text[from..]) {
+            Some((value, length)) if text.get(from + length) == Some(&b'|') => (Values::One(value), from + length),
+            _ => match memchr(b'|', &text[from..]) {
+                Some(length) => (Values::Text(&text[from..from + length]), from + length),
+                None => return Err(Refusal::new(DropReason::MalformedLine, text.len())),
+            },
+        };
+        let (kind, length) = match &text[pipe + 1..] {
+            [b'c'] | [b'c', b'|' | b':', ..] => (SampleType::Counter, 1),
+            [b'g'] | [b'g', b'|' | b':', ..] => (SampleType::Gauge, 1),
+            [b'm', b's'] | [b'm', b's', b'|' | b':', ..] => (SampleType::Timer, 2),
+            [b'h'] | [b'h', b'|' | b':', ..] => (SampleType::Histogram, 1),
+            [b'd'] | [b'd', b'|' | b':', ..] => (SampleType::Distribution, 1),
+            [b's'] | [b's', b'|' | b':', ..] => (SampleType::Set, 1),
+            _ => return Err(Refusal::new(DropReason::UnknownType, pipe + 1)),
+        };
+        let mut sample = Sample {
+            kind,
+            values,
+            weight: 1.0,
+            rate: &[],
+            tags: &[],
+            container: &[],
+            invalid_rate: false,
+            unknown_fields: 0,
+            next: None,
+        };
+        let end = pipe + 1 + length;
+        // The commonest line ends with its tags; everything else goes through the loop over fields.
+        if let [b'|', b'#', tags @ ..] = &text[end..]
+            && memchr(b'|', tags).is_none()
+        {
+            sample.tags = if self.dogstatsd { tags } else { &[] };
+            return Ok(sample);
+        }
+        if end < text.len() {
+            self.fields(end, &mut sample)?;
+        }
+        Ok(sample)
+    }
+
+    /// Reads everything behind the type, starting at the `|` or `:` at byte `at`.
+    fn fields(&self, mut at: usize, sample: &mut Sample<'a>) -> Result<(), Refusal> {
+        let text = self.text;
+        let mut stamped = false;
+        loop {
+            if text[at] == b':' {
+                // A further sample on the line. With `|#` there are none: a tag's value may hold anything.
+                let packed = matches!(sample.values, Values::Text(values) if memchr(b':', values).is_some());
+                if packed || memmem::find(&text[self.body..], b"|#").is_some() {
+                    return Err(Refusal::new(DropReason::UnknownType, at));
+                }
+                sample.next = Some(at + 1);
+                break;
+            }
+            let start = at + 1;
+            let mut end = memchr(b'|', &text[start..]).map_or(text.len(), |length| start + length);
+            let field = &text[start..end];
+            match field {
+                [] => return Err(Refusal::new(DropReason::MalformedField, start)),
+                [b'#', tags @ ..] => sample.tags = if self.dogstatsd { tags } else { &[] },
+                [b'@', rate @ ..] => {
+                    let length = memchr(b':', rate).unwrap_or(rate.len());
+                    end = start + 1 + length;
+                    sample.rate = &rate[..length];
+                    apply_rate(sample).map_err(|reason| Refusal::new(reason, start + 1))?;
+                }
+                [b'c', b':', container @ ..] => sample.container = container,
+                [b'T', stamp @ ..] => {
+                    let digits = stamp.iter().take_while(|byte| byte.is_ascii_digit()).count();
+                    stamped = stamp[..digits].iter().any(|digit| *digit != b'0');
+                    if stamp.get(digits) == Some(&b':') {
+                        end = start + 1 + digits;
+                    }
+                }
+                [b'e', b':', ..] | [b'c', b'a', b'r', b'd', b':', ..] => {}
+                [letter, ..] => sample.unknown_fields |= 1 << letter_place(*letter),
+            }
+            at = end;
+            if at == text.len() {
+                break;
+            }
+        }
+        // DogStatsD 1.3: a count with a timestamp is final, its rate says only how it was made.
+        if stamped && sample.kind == SampleType::Counter {
+            sample.weight = 1.0;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Values<'a> {
+    /// The numbers in order; an empty piece between packed values is none. At least one item, even if a refusal.
+    ///
+    /// Each refusal is for one value alone and comes with the text it is about.
+    #[inline]
+    pub fn numbers(self) -> Numbers<'a> {
+        Numbers { rest: Some(self), any: false }
+    }
+}
+
+/// Iterates over the numbers of a sample.
+#[derive(Clone, Debug)]
+pub struct Numbers<'a> {
+    rest: Option<Values<'a>>,
+    any: bool,
+}
+
+impl<'a> Iterator for Numbers<'a> {
+    type Item = Result<Number, (DropReason, &'a [u8])>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let text = match self.rest.take()? {
+                Values::One(value) => return Some(Ok(Number { value, signed: false })),
+                Values::Text(text) => text,
+            };
+            let piece = match memchr(b':', text) {
+                Some(length) => {
+                    self.rest = Some(Values::Text(&text[length + 1..]));
+                    &text[..length]
+                }
+                None => text,
+            };
+            if piece.is_empty() && (self.any || self.rest.is_some()) {
+                continue;
+            }
+            self.any = true;
+            return Some(number::parse(piece).map_err(|reason| (reason, piece)));
+        }
+    }
+}
+
+/// Applies `sample.rate` to its weight.
+///
+/// On counters several rates multiply, on observations the last holds, as in `statsd_exporter`; other types have no
+/// use for a rate. A rate that is no number, zero or not finite counts as 1 and is marked.
+fn apply_rate(sample: &mut Sample<'_>) -> Result<(), DropReason> {
+    let rate = match number::parse(sample.rate) {
+        Ok(number) if number.value != 0.0 => number.value,
+        _ => {
+            sample.invalid_rate = true;
+            return Ok(());
+        }
+    };
+    match sample.kind {
+        SampleType::Counter if rate > 0.0 => sample.weight /= rate,
+        kind if kind.is_observer() && rate > 0.0 && rate <= 1.0 => sample.weight = 1.0 / rate,
+        kind if kind.is_observer() || kind == SampleType::Counter => return Err(DropReason::SampleRate),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Where the first of `:`, `#`, `,`, `[`, `]` stands, and whether it is the colon (or none is there).
+///
+/// Looks at eight bytes at a time: `(x - 0x01..) & !x & 0x80..` marks the zero bytes of `x`, exact for the lowest.
+#[inline]
+fn name_end(text: &[u8]) -> (usize, bool) {
+    const LOW: u64 = u64::from_le_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    let marks = |word: u64, byte: u8| {
+        let x = word ^ (LOW * u64::from(byte));
+        x.wrapping_sub(LOW) & !x & HIGH
+    };
+    let (words, tail) = text.as_chunks::<8>();
+    for (place, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found =
+            marks(word, b':') | marks(word, b'#') | marks(word, b',') | marks(word, b'[') | marks(word, b']');
+        if found != 0 {
+            let at = place * 8 + found.trailing_zeros() as usize / 8;
+            return (at, text[at] == b':');
+        }
+    }
+    let at = words.len() * 8;
+    match tail.iter().position(|byte| matches!(byte, b':' | b'#' | b',' | b'[' | b']')) {
+        Some(place) => (at + place, tail[place] == b':'),
+        None => (text.len(), true),
+    }
+}
+
+/// The bit of [`Sample::unknown_fields`] for a first byte.
+fn letter_place(letter: u8) -> u32 {
+    match letter {
+        b'a'..=b'z' => u32::from(letter - b'a'),
+        b'A'..=b'Z' => u32::from(letter - b'A') + 26,
+        _ => 52,
+    }
+}
+
+/// The first bytes that are set in [`Sample::unknown_fields`]; anything but a letter comes back as `?`.
+pub fn unknown_letters(set: u64) -> impl Iterator<Item = u8> {
+    (0..53u8).filter(move |place| set >> place & 1 == 1).map(|place| match place {
+        0..26 => b'a' + place,
+        26..52 => b'A' + place - 26,
+        _ => b'?',
+    })
+}
+
+/// At which byte of `text` its part `part` begins; 0 for a part of something else.
+pub fn offset(text: &[u8], part: &[u8]) -> usize {
+    let at = (part.as_ptr() as usize).wrapping_sub(text.as_ptr() as usize);
+    if at <= text.len() { at } else { 0 }
+}

@@ -1,0 +1,298 @@
+//! Takes one datagram through all stages: the hot path.
+//!
+//! In: the bytes of a datagram. Out: samples recorded in the store, and every line counted in the [`Tally`].
+//! Not here: what a stage does; only the order of stages, and what is remembered between samples.
+//! Always: each line ends as recorded or as dropped for one reason; a known identity takes no lock and allocates
+//! nothing; new rules take effect between datagrams, never inside one.
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Cache as RulesCache};
+use foldhash::fast::RandomState;
+use memchr::memchr;
+
+use crate::admit::Limits;
+use crate::aggregate::bounds::Bounds;
+use crate::aggregate::{OVERFLOW_LABEL, Place, Recorder, Store, Wanted};
+use crate::config::{Config, GaugeSign, Parse};
+use crate::identity::TagRules;
+use crate::identity::cache::Cache;
+use crate::map::labels::LabelSet;
+use crate::map::{Mapper, Resolved, TagDrops};
+use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
+use crate::parse::{Line, Sample, unknown_letters};
+use crate::telemetry::{Books, Count, Tally};
+
+/// Everything that the stages are told by the configuration; swapped as a whole.
+pub struct Rules {
+    /// Dialects and signs.
+    pub parse: Parse,
+    /// Bucketed and dropped tags.
+    pub tags: TagRules,
+    /// Names and labels.
+    pub mapper: Mapper,
+    /// Limits on series.
+    pub limits: Limits,
+    /// Bounds of new histograms.
+    pub bounds: Arc<Bounds>,
+    /// Rendered labels of an overflow series.
+    pub overflow_labels: String,
+    /// Longest line, bytes.
+    pub max_line_bytes: usize,
+    /// Limit of each worker's identity cache, bytes.
+    pub identity_cache_bytes: usize,
+}
+
+impl Rules {
+    /// Compiles a checked configuration.
+    pub fn new(config: &Config) -> Self {
+        let mut labels = LabelSet::default();
+        for (name, value) in &config.labels.add {
+            labels.add_constant(name.as_bytes(), value.as_bytes());
+        }
+        labels.add_constant(OVERFLOW_LABEL.as_bytes(), b"true");
+        labels.sort();
+        let mut overflow_labels = Vec::new();
+        labels.render(&mut overflow_labels);
+        Self {
+            parse: config.parse.clone(),
+            tags: TagRules::new(&config.bucketing, &config.labels, config.parse.container_id_label.is_some()),
+            mapper: Mapper::new(config),
+            limits: Limits::new(&config.cardinality),
+            bounds: Arc::new(Bounds::new(&config.observer.bounds)),
+            overflow_labels: text(&overflow_labels).to_owned(),
+            max_line_bytes: config.listen.max_line_bytes,
+            identity_cache_bytes: config.cardinality.identity_cache_bytes,
+        }
+    }
+}
+
+/// The stages of one worker, from datagram to cell.
+pub struct Pipeline {
+    rules: RulesCache<Arc<ArcSwap<Rules>>, Arc<Rules>>,
+    stages: Stages,
+}
+
+/// What a worker remembers between samples.
+struct Stages {
+    /// The rules that `cache` was filled under.
+    cached_under: Arc<Rules>,
+    cache: Cache<Answer>,
+    hasher: RandomState,
+    identity: Vec<u8>,
+    resolved: Resolved,
+    labels: Vec<u8>,
+    store: Arc<Store>,
+    recorder: Recorder,
+    tally: Tally,
+}
+
+/// What became of an identity when it was new.
+struct Answer {
+    outcome: Result<Place, DropReason>,
+    overflow: bool,
+    /// Tags that each of its samples loses; `None` for the many that lose none.
+    tag_drops: Option<Box<TagDrops>>,
+}
+
+impl Pipeline {
+    /// The stages of worker number `worker`, which nobody else may record as.
+    pub fn new(rules: Arc<ArcSwap<Rules>>, store: Arc<Store>, worker: usize) -> Self {
+        let cached_under = rules.load_full();
+        let stages = Stages {
+            cache: Cache::new(cached_under.identity_cache_bytes),
+            cached_under,
+            hasher: RandomState::default(),
+            identity: Vec::new(),
+            resolved: Resolved::default(),
+            labels: Vec::new(),
+            recorder: store.recorder(worker),
+            store,
+            tally: Tally::default(),
+        };
+        Self { rules: RulesCache::new(rules), stages }
+    }
+
+    /// Takes every line of a datagram to its end.
+    #[inline]
+    pub fn datagram(&mut self, datagram: &[u8]) {
+        let Self { rules, stages } = self;
+        let rules = rules.load();
+        if !Arc::ptr_eq(rules, &stages.cached_under) {
+            stages.start_over(rules);
+        }
+        // ASCII is UTF-8; the check runs over whole words, so it costs next to nothing for all lines at once.
+        let ascii = datagram.is_ascii();
+        let mut rest = datagram;
+        while !rest.is_empty() {
+            let (line, behind) = match memchr(b'\n', rest) {
+                Some(end) => (&rest[..end], &rest[end + 1..]),
+                None => (rest, &rest[rest.len()..]),
+            };
+            rest = behind;
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if !line.is_empty() {
+                stages.line(rules, line, ascii);
+            }
+        }
+    }
+
+    /// The counts so far.
+    pub fn tally(&mut self) -> &mut Tally {
+        &mut self.stages.tally
+    }
+
+    /// Makes the counts so far visible to scrapes.
+    pub fn publish(&mut self, books: &Books) {
+        let Stages { tally, cache, .. } = &mut self.stages;
+        tally.set(Count::CacheEntries, cache.len() as u64);
+        tally.set(Count::CacheEvictions, cache.evictions());
+        books.publish(tally);
+    }
+}
+
+impl Stages {
+    /// Forgets what was found under other rules.
+    #[cold]
+    fn start_over(&mut self, rules: &Arc<Rules>) {
+        self.cache.reset(rules.identity_cache_bytes);
+        self.cached_under = rules.clone();
+    }
+
+    #[inline]
+    fn line(&mut self, rules: &Rules, text: &[u8], ascii: bool) {
+        self.tally.add(Count::Lines, 1);
+        if text.len() > rules.max_line_bytes {
+            return self.tally.dropped(DropReason::LineTooLong);
+        }
+        if !ascii && std::str::from_utf8(text).is_err() {
+            return self.tally.dropped(DropReason::InvalidUtf8);
+        }
+        if let Err(refusal) = self.samples(rules, text) {
+            self.tally.dropped(refusal.reason);
+        }
+    }
+
+    #[inline]
+    fn samples(&mut self, rules: &Rules, text: &[u8]) -> Result<(), Refusal> {
+        let line = Line::parse(text, &rules.parse)?;
+        let mut next = Some(line.body);
+        while let Some(from) = next {
+            let sample = line.sample(from)?;
+            self.sample(rules, text, &line, &sample);
+            next = sample.next;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn sample(&mut self, rules: &Rules, text: &[u8], line: &Line<'_>, sample: &Sample<'_>) {
+        if sample.invalid_rate || sample.unknown_fields != 0 {
+            self.oddities(sample);
+        }
+        let dropped = rules.tags.identify(line, sample, &mut self.identity);
+        if dropped > 0 {
+            self.tally.tags_dropped(TagDropReason::Dropped, dropped);
+        }
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(&self.identity);
+        let hash = hasher.finish();
+        if let Some(answer) = self.cache.get(hash, &self.identity) {
+            self.tally.add(Count::CacheHits, 1);
+            answer.take(rules, sample, &mut self.recorder, &mut self.tally);
+        } else {
+            self.new_identity(rules, text, line, sample, hash);
+        }
+    }
+
+    /// The slow way, for an identity that the cache does not know: name, labels, limits, place.
+    #[cold]
+    fn new_identity(&mut self, rules: &Rules, text: &[u8], line: &Line<'_>, sample: &Sample<'_>, hash: u64) {
+        self.tally.add(Count::CacheMisses, 1);
+        let found = self.find(rules, text, line, sample);
+        let overflow = matches!(found, Ok((_, true)));
+        let outcome = found.map(|(place, _)| place);
+        let drops = self.resolved.tag_drops;
+        let tag_drops = (outcome.is_ok() && drops.iter().any(|n| *n > 0)).then(|| Box::new(drops));
+        let answer = Answer { outcome, overflow, tag_drops };
+        answer.take(rules, sample, &mut self.recorder, &mut self.tally);
+        self.cache.offer(hash, &self.identity, answer);
+    }
+
+    fn find(
+        &mut self,
+        rules: &Rules,
+        text: &[u8],
+        line: &Line<'_>,
+        sample: &Sample<'_>,
+    ) -> Result<(Place, bool), DropReason> {
+        let kind = rules
+            .mapper
+            .resolve(&rules.tags, text, line, sample, &mut self.resolved)
+            .map_err(|refusal| refusal.reason)?;
+        self.labels.clear();
+        self.resolved.labels.render(&mut self.labels);
+        let wanted = Wanted {
+            name: self::text(&self.resolved.name),
+            written: self::text(line.name),
+            kind,
+            bounds: &rules.bounds,
+            labels: self::text(&self.labels),
+            overflow_labels: &rules.overflow_labels,
+        };
+        let placed = self.store.place(wanted, &rules.limits)?;
+        Ok((placed.place, placed.overflow))
+    }
+
+    #[cold]
+    fn oddities(&mut self, sample: &Sample<'_>) {
+        self.tally.add(Count::InvalidRates, u64::from(sample.invalid_rate));
+        unknown_letters(sample.unknown_fields).for_each(|letter| self.tally.unknown_field(letter));
+    }
+}
+
+impl Answer {
+    /// Records the values of a sample of this identity, or counts why not.
+    #[inline]
+    fn take(&self, rules: &Rules, sample: &Sample<'_>, recorder: &mut Recorder, tally: &mut Tally) {
+        let place = match &self.outcome {
+            Ok(place) => place,
+            Err(reason) => {
+                // A set's value is its whole text, colons and all.
+                let values = if sample.kind == SampleType::Set { 1 } else { sample.values.numbers().count() };
+                (0..values).for_each(|_| tally.dropped(*reason));
+                return;
+            }
+        };
+        let divisor = rules.mapper.divisor(sample.kind);
+        for number in sample.values.numbers() {
+            let recorded = match number {
+                Ok(number) => {
+                    let relative = number.signed && rules.parse.gauge_sign == GaugeSign::Delta;
+                    recorder.record(place, number.value / divisor, sample.weight, relative)
+                }
+                Err((reason, _)) => Err(reason),
+            };
+            match recorded {
+                Ok(()) => {
+                    tally.recorded(sample.kind);
+                    if self.overflow {
+                        tally.add(Count::OverflowSamples, 1);
+                    }
+                }
+                Err(reason) => tally.dropped(reason),
+            }
+        }
+        if let Some(drops) = &self.tag_drops {
+            for (reason, n) in TagDropReason::ALL.iter().zip(**drops) {
+                tally.tags_dropped(*reason, u64::from(n));
+            }
+        }
+    }
+}
+
+/// Bytes that were made from valid UTF-8 cut at ASCII bytes and character boundaries, as text.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("a line is checked to be UTF-8 before it is cut")
+}
