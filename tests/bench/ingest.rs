@@ -1,1 +1,100 @@
-fn main() {}
+//! Cost of a line from parse to record, by kind of line: `cargo bench --bench ingest`.
+//!
+//! Each figure is for a whole batch of datagrams on one core, without a socket; elements are lines.
+
+#![allow(missing_docs, reason = "criterion's macros make items without any")]
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use statsieve::aggregate::Store;
+use statsieve::config::Config;
+use statsieve::pipeline::{Pipeline, Rules};
+use statsieve::telemetry::SeriesBooks;
+
+/// Lines in a datagram of about 1,400 bytes.
+const LINES: u64 = 24;
+const DATAGRAMS: u64 = 512;
+
+fn pipeline() -> Pipeline {
+    let store = Arc::new(Store::new(1, Arc::new(SeriesBooks::default())));
+    let rules = Rules::new(&Config::built_in());
+    Pipeline::new(Arc::new(ArcSwap::from_pointee(rules)), store, 0)
+}
+
+/// Datagrams whose lines `write` makes from a running number.
+fn datagrams(write: impl Fn(u64, &mut String)) -> Vec<Vec<u8>> {
+    let lines: Vec<u64> = (0..DATAGRAMS * LINES).collect();
+    let datagram = |numbers: &[u64]| {
+        let mut text = String::new();
+        numbers.iter().for_each(|n| {
+            write(*n, &mut text);
+            text.push('\n');
+        });
+        text.into_bytes()
+    };
+    lines.chunks(LINES as usize).map(datagram).collect()
+}
+
+/// A number that looks random and is the same in every run.
+fn scatter(n: u64) -> u64 {
+    n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40
+}
+
+fn ingest(c: &mut Criterion) {
+    let mut group = c.benchmark_group("ingest");
+    group.throughput(Throughput::Elements(DATAGRAMS * LINES));
+    let kinds = ["message", "photo", "voice", "callback"];
+    let kind = |n: u64| kinds[(scatter(n) % 4) as usize];
+
+    let hot: [(&str, Vec<Vec<u8>>); 7] = [
+        ("hot_without_tags", datagrams(|n, out| write!(out, "bot.messages.{}:1|c", kind(n)).expect("text"))),
+        (
+            "hot_with_tags",
+            datagrams(|n, out| write!(out, "bot.updates:1|c|#type:{},result:ok", kind(n)).expect("text")),
+        ),
+        (
+            "hot_bucketed_user",
+            datagrams(|n, out| {
+                let user = scatter(n) % 100_000;
+                write!(out, "bot.messages:1|c|#user_id:{user},activity_type:{}", kind(n)).expect("text");
+            }),
+        ),
+        (
+            "hot_timer",
+            datagrams(|n, out| {
+                let ms = scatter(n) % 1000;
+                write!(out, "bot.reply.latency:{ms}.{}|ms|#command:{}", n % 10, kind(n)).expect("text");
+            }),
+        ),
+        (
+            "hot_sampled",
+            datagrams(|n, out| write!(out, "bot.updates:1|c|@0.1|#type:{},result:ok", kind(n)).expect("text")),
+        ),
+        ("hot_gauge", datagrams(|n, out| write!(out, "bot.queue.size:{}|g|#queue:outbox", n % 1000).expect("text"))),
+        ("refused", datagrams(|n, out| write!(out, "bot.updates:{}x|c|#type:message,result:ok", n % 10).expect("text"))),
+    ];
+    for (name, datagrams) in &hot {
+        let mut pipeline = pipeline();
+        let mut all = || datagrams.iter().for_each(|datagram| pipeline.datagram(black_box(datagram)));
+        all();
+        all();
+        group.bench_function(*name, |b| b.iter(&mut all));
+    }
+
+    let fresh = datagrams(|n, out| write!(out, "bot.commands:1|c|#command:c{n},result:ok").expect("text"));
+    group.bench_function("new_identity", |b| {
+        let run = |mut pipeline: Pipeline| {
+            fresh.iter().for_each(|datagram| pipeline.datagram(black_box(datagram)));
+            pipeline
+        };
+        b.iter_batched(pipeline, run, BatchSize::PerIteration);
+    });
+    group.finish();
+}
+
+criterion_group!(benches, ingest);
+criterion_main!(benches);
