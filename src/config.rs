@@ -5,8 +5,87 @@
 //! Not here: what the values are used for; compiling rules (each stage does that from the checked values).
 //! Always: the text of `config.toml` is the only source of defaults; a key stands there and in `raw`, or in neither.
 
+mod check;
+mod keys;
+mod problem;
+mod raw;
+mod source;
+
 use std::path::PathBuf;
 use std::time::Duration;
+
+use xxhash_rust::xxh64::xxh64;
+
+pub use problem::{Problem, Problems};
+
+/// A configuration that was read and checked, with what a start-up says of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// What the program runs by.
+    pub config: Config,
+    /// Dotted keys set away from their defaults that have no effect in this version; worth one warning.
+    pub pending: Vec<String>,
+    /// The configuration in force as TOML, every key written out. Secrets stand in it as paths of files only.
+    pub text: String,
+    /// 16 hexadecimal digits of xxh64 (seed 0) of `text`: equal on instances that run by the same keys.
+    pub hash: String,
+}
+
+/// Reads the defaults, the file over them and the overrides over both.
+///
+/// Reads the file and the salt files it names; for start and reload, not for the hot path.
+///
+/// # Errors
+/// Every problem of the file and the overrides at once. A file that cannot be read, or is no TOML, is the only
+/// problem told, since nothing else can be known then.
+pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+    let mut merged = source::Merged::new();
+    let mut problems = Vec::new();
+    if let Some(path) = &sources.file {
+        merged.add_file(path, &mut problems).map_err(|problem| Problems::new(vec![problem]))?;
+    }
+    for argument in &sources.set {
+        merged.add_override(argument, &mut problems);
+    }
+    let raw = merged.read(&mut problems);
+    let config = check::check(&raw, &merged, &mut problems);
+    if !problems.is_empty() {
+        return Err(Problems::new(problems));
+    }
+    let text = toml::to_string(&raw).expect("tables of plain values and lists can be written as TOML");
+    let hash = format!("{:016x}", xxh64(text.as_bytes(), 0));
+    Ok(Loaded { config, pending: merged.pending(), text, hash })
+}
+
+impl Config {
+    /// The configuration of the built-in defaults alone.
+    ///
+    /// # Panics
+    /// If the built-in `config.toml` does not pass its own checks, which a test rules out.
+    pub fn default_checked() -> Self {
+        load(&Sources::default()).expect("the built-in defaults pass their checks; a test loads them").config
+    }
+
+    /// Notes for whoever reviews the configuration: what is reachable from elsewhere, and rules without effect.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        for (key, address) in [("listen.udp", self.listen.udp.as_ref()), ("http.listen", Some(&self.http.listen))] {
+            if let Some(address) = address.filter(|address| !check::is_loopback(address)) {
+                remarks.push(format!("{key}: {address} can be reached from other machines"));
+            }
+        }
+        for (index, rule) in self.bucketing.iter().enumerate() {
+            for tag in &rule.tags {
+                if let Some(glob) = self.labels.drop.iter().find(|glob| check::glob_matches(glob, tag)) {
+                    remarks.push(format!(
+                        "bucketing.{index}.tags: {tag:?} never arrives, labels.drop takes it out ({glob:?})"
+                    ));
+                }
+            }
+        }
+        remarks
+    }
+}
 
 /// The configuration in force; every value is within its range.
 #[derive(Clone, Debug, PartialEq)]
