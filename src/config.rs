@@ -42,7 +42,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     let mut merged = source::Merged::new();
     let mut problems = Vec::new();
     if let Some(path) = &sources.file {
-        merged.add_file(path, &mut problems).map_err(|problem| Problems::new(vec![problem]))?;
+        merged.add_file(path, &mut problems)?;
     }
     for argument in &sources.set {
         merged.add_override(argument, &mut problems);
@@ -338,4 +338,192 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// `KEY=VALUE` texts of `--set`, applied in order after the file.
     pub set: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::strategy::Strategy;
+
+    use super::*;
+
+    fn with(set: &[&str]) -> Sources {
+        Sources { file: None, set: set.iter().map(ToString::to_string).collect() }
+    }
+
+    fn good(set: &[&str]) -> Loaded {
+        load(&with(set)).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    fn bad(set: &[&str]) -> String {
+        load(&with(set)).expect_err(&format!("{set:?} has problems")).to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_checked_into_what_the_program_runs_by() {
+        let loaded = good(&[]);
+        let seconds = Duration::from_secs;
+        let expected = Config {
+            listen: Listen {
+                udp: Some("127.0.0.1:8125".to_owned()),
+                receive_buffer_bytes: 8_388_608,
+                receive_buffer_asked: false,
+                max_line_bytes: 8192,
+                workers: None,
+                coalesce: Duration::from_millis(2),
+            },
+            http: Http {
+                listen: "127.0.0.1:9102".to_owned(),
+                metrics_path: "/metrics".to_owned(),
+                formats: vec![Format::OpenMetrics, Format::Protobuf, Format::Text],
+                max_connections: 64,
+                write_timeout: seconds(30),
+                drain: seconds(2),
+            },
+            parse: Parse {
+                dogstatsd_tags: true,
+                influxdb_tags: true,
+                librato_tags: true,
+                signalfx_tags: true,
+                gauge_sign: GaugeSign::Delta,
+                ms_unit: MsUnit::Milliseconds,
+                bare_tags: BareTags::Drop,
+                container_id_label: None,
+            },
+            naming: Naming {
+                prefix: String::new(),
+                counter_suffix: "_total".to_owned(),
+                timer_suffix: "_seconds".to_owned(),
+            },
+            observer: Observer { bounds: vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0] },
+            bucketing: vec![Bucketing {
+                tags: vec!["user_id".to_owned()],
+                label: "user_bucket".to_owned(),
+                method: BucketMethod::Hash,
+                count: 100,
+                salt: Vec::new(),
+                format: "bucket_{}".to_owned(),
+                observers: false,
+            }],
+            labels: Labels {
+                drop: ["dd.internal.*", "message_id", "update_id"].map(str::to_owned).to_vec(),
+                add: Vec::new(),
+                max_count: 32,
+                max_name_bytes: 256,
+                max_value_bytes: 256,
+            },
+            cardinality: Cardinality {
+                max_series: 10_000,
+                max_series_per_family: 5_000,
+                max_families: 2_000,
+                identity_cache_bytes: 4_194_304,
+            },
+            telemetry: Telemetry { own_metrics: OwnMetrics::Full },
+            log: Log { level: LogLevel::Info, format: LogFormat::Logfmt },
+        };
+        assert_eq!(loaded.config, expected);
+        assert_eq!(loaded.config, Config::default_checked());
+        assert_eq!(loaded.pending, [""; 0]);
+        assert_eq!(loaded.hash, format!("{:016x}", xxh64(loaded.text.as_bytes(), 0)));
+    }
+
+    #[test]
+    fn the_last_override_wins() {
+        let loaded = good(&["listen.workers=1", "listen.workers=3"]);
+        assert_eq!(loaded.config.listen.workers, Some(3));
+    }
+
+    #[test]
+    fn overrides_are_text_where_the_default_is() {
+        for argument in ["listen.udp=0.0.0.0:8125", "listen.udp=\"0.0.0.0:8125\"", "listen.udp=:8125"] {
+            assert_eq!(good(&[argument]).config.listen.udp.as_deref(), Some("0.0.0.0:8125"), "{argument}");
+        }
+        assert_eq!(good(&["parse.bare_tags=true"]).config.parse.bare_tags, BareTags::True);
+        assert_eq!(good(&["naming.counter_suffix="]).config.naming.counter_suffix, "");
+        let added = good(&["labels.add.region=eu", "labels.add.cell=5"]).config.labels.add;
+        assert_eq!(added, [("cell".to_owned(), "5".to_owned()), ("region".to_owned(), "eu".to_owned())]);
+    }
+
+    #[test]
+    fn overrides_reach_into_lists_and_replace_them() {
+        let rules = good(&["bucketing.0.count=16"]).config.bucketing;
+        assert_eq!((rules[0].count, rules[0].label.as_str()), (16, "user_bucket"));
+        assert_eq!(good(&["labels.drop.0=noise"]).config.labels.drop, ["noise", "message_id", "update_id"]);
+        assert_eq!(good(&["labels.drop=[\"noise\"]"]).config.labels.drop, ["noise"]);
+        assert_eq!(good(&["bucketing=[]"]).config.bucketing, []);
+        let rules = good(&["bucketing=[{tags=[\"a\"], label=\"b\"}]", "bucketing.0.format=b{}"]).config.bucketing;
+        assert_eq!((rules[0].count, rules[0].format.as_str()), (100, "b{}"));
+        assert_eq!(good(&["labels={max_count=3}"]).config.labels.max_value_bytes, 256, "tables merge");
+    }
+
+    #[test]
+    fn overrides_that_do_not_fit_are_told_with_the_argument() {
+        for (argument, problem) in [
+            ("listen.workers=-1", "listen.workers: found -1, accepted: 0 (one per core, at most 2) to 256"),
+            ("listen.workers=many", "listen.workers: found many, accepted: 0 (one per core, at most 2) to 256"),
+            ("listen.upd=0.0.0.0:1", "listen.upd: unknown key, did you mean listen.udp?"),
+            ("lables.max_count=1", "lables: unknown key, did you mean labels?"),
+            (
+                "bucketing.1.count=5",
+                "bucketing.1.count: found index 1, accepted: an index below 1, the length of the list",
+            ),
+            ("listen.udp.port=1", "listen.udp.port: found a name inside of a value, accepted: the key of a table"),
+            ("listen=3", "listen: found 3, accepted: a table"),
+            ("http.lifecycle=yes", "http.lifecycle: found yes, accepted: true or false"),
+            ("listen..udp=1", "found \"listen..udp\" as the key, accepted: names with a dot between them"),
+            ("listen.udp", "found no \"=\", accepted: KEY=VALUE"),
+            (
+                "http.web_config_file=web.yml",
+                "http.web_config_file: found \"web.yml\", \
+                 accepted: \"\" only: TLS and authentication are not supported in this version",
+            ),
+            (
+                "listen.udp=",
+                "listen.udp: found \"\", accepted: an address: no other listener is supported in this version",
+            ),
+        ] {
+            assert_eq!(bad(&[argument]), format!("--set {argument}: {problem}"));
+        }
+    }
+
+    #[test]
+    fn all_overrides_that_do_not_fit_are_told_at_once() {
+        let found = bad(&["listen.workers=many", "log.level=loud", "log.formt=json"]);
+        assert_eq!(found.lines().count(), 3, "{found}");
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named_key_by_key_and_only_if_it_differs() {
+        let loaded = good(&[
+            "listen.idle_timeout=300s",
+            "sampling.mode=off",
+            "sampling.rate=1",
+            "relay.targets=[\"127.0.0.1:9125\"]",
+            "listen.coalesce=1ms",
+            "declare=[]",
+        ]);
+        assert_eq!(loaded.pending, ["sampling.mode", "relay.targets"]);
+    }
+
+    #[test]
+    fn the_hash_follows_the_values_and_not_how_they_came() {
+        assert_eq!(good(&["listen.workers=0"]).hash, good(&[]).hash);
+        assert_ne!(good(&["listen.workers=1"]).hash, good(&[]).hash);
+    }
+
+    proptest::proptest! {
+        /// Whatever is typed, the answer is a configuration or problems.
+        #[test]
+        fn no_override_is_a_panic(
+            key in proptest::sample::select(keys::KEYS).prop_map(|(key, _)| key.replace('*', "0")),
+            cut in 0_usize..4,
+            more in "(\\.[a-z0-9\"]{0,3})?",
+            value in r#"-?[0-9]{1,19}|[a-z\[\]{}="',.:é]{0,8}|\[\]|\[[0-9a-z", ]{0,6}\]|\{ ?[a-z]{0,3} = [0-9] ?\}|nan"#,
+        ) {
+            let kept: Vec<&str> = key.split('.').take(key.split('.').count().saturating_sub(cut).max(1)).collect();
+            let argument = format!("{}{more}={value}", kept.join("."));
+            if let Err(problems) = load(&with(&[&argument, "bucketing.0.count=5"])) {
+                proptest::prop_assert!(problems.count() > 0 && !problems.render_with_carets().is_empty());
+            }
+        }
+    }
 }

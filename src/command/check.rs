@@ -131,8 +131,8 @@ mod tests {
     fn run(set: &[&str]) -> (u8, String) {
         let sources = Sources { file: None, set: set.iter().map(ToString::to_string).collect() };
         let mut out = Vec::new();
-        let code = check(&sources, &mut out).unwrap();
-        (code, String::from_utf8(out).unwrap())
+        let code = check(&sources, &mut out).expect("a Vec takes everything");
+        (code, String::from_utf8(out).expect("check writes text"))
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
         let (code, text) =
             run(&["cardinality.max_families=10", "telemetry.own_metrics=core", "observer.buckets=[1, 2]"]);
         assert_eq!(code, OK);
-        let table = text.split_once("\n\n").unwrap().1;
+        let table = text.split_once("\n\n").expect("a blank line stands before the table").1;
         assert_eq!(
             table,
             "worst case of one scrape, in sample lines:\n\

@@ -186,11 +186,6 @@ pub(super) fn accepted(path: &KeyPath) -> &'static str {
     "a table"
 }
 
-/// Whether a key, or a table, is known.
-pub(super) fn known(path: &KeyPath) -> bool {
-    KEYS.iter().any(|(pattern, _)| matches(pattern, path) || starts_with(pattern, path))
-}
-
 /// What to say of a key that nobody knows: the nearest known one, or the ones that are there.
 pub(super) fn suggestion(path: &KeyPath) -> String {
     let Some(name) = path.last() else { return "unknown key".to_owned() };
@@ -254,6 +249,10 @@ fn distance(from: &str, to: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn known(path: &KeyPath) -> bool {
+        KEYS.iter().any(|(pattern, _)| matches(pattern, path) || starts_with(pattern, path))
+    }
 
     #[test]
     fn every_pending_key_is_a_key_or_a_table() {

@@ -13,7 +13,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
 use super::keys;
-use super::problem::{KeyPath, Problem};
+use super::problem::{KeyPath, Problem, Problems};
 use super::raw::Raw;
 
 /// The text of `config.toml`: the only source of defaults.
@@ -63,19 +63,20 @@ impl Merged {
     ///
     /// # Errors
     /// One problem: the file cannot be read, is no UTF-8, or is no TOML. Nothing else can be said of it then.
-    pub(super) fn add_file(&mut self, path: &Path, problems: &mut Vec<Problem>) -> Result<(), Problem> {
+    pub(super) fn add_file(&mut self, path: &Path, problems: &mut Vec<Problem>) -> Result<(), Problems> {
         let name = path.display().to_string();
         let root = KeyPath::default();
-        let bytes =
-            std::fs::read(path).map_err(|cause| Problem::bare(&name, &root, format!("cannot be read: {cause}")))?;
+        let only = |problem: Problem| Problems::new(vec![problem]);
+        let bytes = std::fs::read(path)
+            .map_err(|cause| only(Problem::bare(&name, &root, format!("cannot be read: {cause}"))))?;
         let text = String::from_utf8(bytes).map_err(|cause| {
             let at = cause.utf8_error().valid_up_to();
             let good = String::from_utf8_lossy(&cause.as_bytes()[..at]).into_owned();
-            Problem::in_file(&name, &good, &(at..at), &root, format!("no UTF-8 at byte {at}"))
+            only(Problem::in_file(&name, &good, &(at..at), &root, format!("not UTF-8 at byte {at}")))
         })?;
         let syntax = |error: &toml::de::Error| {
             let span = error.span().unwrap_or(text.len()..text.len());
-            Problem::in_file(&name, &text, &span, &root, format!("not TOML: {}", error.message()))
+            only(Problem::in_file(&name, &text, &span, &root, format!("not TOML: {}", error.message())))
         };
         let spanned = DeTable::parse(&text).map_err(|error| syntax(&error))?;
         let table: Table = toml::from_str(&text).map_err(|error| syntax(&error))?;
@@ -185,7 +186,9 @@ impl Merged {
                     let path = error_path(error.path());
                     let found = self.get(&path).map_or_else(|| error.inner().message().to_owned(), show);
                     let message = format!("found {found}, accepted: {}", keys::accepted(&path));
-                    problems.push(self.problem(&path, message));
+                    if !self.is_broken(&path) {
+                        problems.push(self.problem(&path, message));
+                    }
                     self.put_back(&path);
                     self.broken.push(path);
                 }
@@ -219,7 +222,10 @@ impl Merged {
         let default = self.default_at(path).cloned();
         let stand_in = match (self.get(&parent), &default) {
             (_, Some(default)) if current.as_ref() != Some(default) => Some(default.clone()),
-            (Some(Value::Array(_)), _) => self.default_at(&parent).and_then(|list| list.get(0)).cloned(),
+            // A list without a default is most likely one of texts; if it is not, the next round takes the whole list.
+            (Some(Value::Array(_)), _) => Some(
+                self.default_at(&parent).and_then(|list| list.get(0)).cloned().unwrap_or(Value::String(String::new())),
+            ),
             _ => None,
         };
         match stand_in {
@@ -468,4 +474,218 @@ fn shorten(text: &str) -> String {
         return flat;
     }
     flat.chars().take(LONGEST - 3).chain("...".chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// What DESIGN promises of the defaults, without the comments.
+    const PROMISED: &str = r#"
+        [listen]
+        udp = "127.0.0.1:8125"
+        tcp = ""
+        unix_datagram = ""
+        unix_stream = ""
+        socket_mode = "0660"
+        receive_buffer_bytes = 8388608
+        max_line_bytes = 8192
+        workers = 0
+        coalesce = "2ms"
+        max_connections = 1024
+        idle_timeout = "5m"
+        [http]
+        listen = "127.0.0.1:9102"
+        metrics_path = "/metrics"
+        formats = ["openmetrics", "protobuf", "text"]
+        lifecycle = false
+        debug_api = "loopback"
+        web_config_file = ""
+        max_connections = 64
+        write_timeout = "30s"
+        created_lines = false
+        drain = "2s"
+        [parse]
+        dogstatsd_tags = true
+        influxdb_tags = true
+        librato_tags = true
+        signalfx_tags = true
+        gauge_sign = "delta"
+        ms_unit = "ms"
+        bare_tags = "drop"
+        container_id_label = ""
+        [naming]
+        prefix = ""
+        counter_suffix = "_total"
+        timer_suffix = "_seconds"
+        [observer]
+        type = "histogram"
+        buckets = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
+        native_factor = 1.1
+        native_max_buckets = 160
+        quantiles = [0.5, 0.9, 0.95, 0.99]
+        max_age = "10m"
+        [reload]
+        watch = false
+        [mapping]
+        file = ""
+        [[bucketing]]
+        tags = ["user_id"]
+        label = "user_bucket"
+        method = "hash"
+        count = 100
+        salt_file = ""
+        format = "bucket_{}"
+        observers = false
+        [labels]
+        drop = ["dd.internal.*", "message_id", "update_id"]
+        add = {}
+        max_count = 32
+        max_name_bytes = 256
+        max_values = 200
+        max_value_bytes = 256
+        [cardinality]
+        max_series = 10000
+        max_series_per_family = 5000
+        max_families = 2000
+        max_bytes = 67108864
+        new_series_per_second = 10000
+        simplify_at = 0.8
+        keep_labels = []
+        idle_ttl = "0s"
+        evict_idle_after = "10m"
+        zero_first = "0s"
+        identity_cache_bytes = 4194304
+        [rate_limit]
+        samples_per_second = 0
+        family_samples_per_second = 0
+        [sampling]
+        mode = "adaptive"
+        rate = 1.0
+        min_rate = 0.01
+        target_load = 0.5
+        interval = "1s"
+        [distinct]
+        windows = ["5m", "24h"]
+        registers = 1024
+        export_registers = false
+        [heavy_hitters]
+        capacity = 100
+        [relay]
+        targets = []
+        packet_bytes = 1400
+        [telemetry]
+        own_metrics = "full"
+        [log]
+        level = "info"
+        format = "logfmt"
+    "#;
+
+    /// `config.toml` with its commented keys turned on.
+    fn everything_on() -> String {
+        let key = |line: &str| {
+            let name = line.split(" = ").next().filter(|name| *name != line);
+            line.starts_with("[[") || name.is_some_and(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        };
+        let lines = DEFAULTS.lines().map(|line| line.strip_prefix("# ").filter(|rest| key(rest)).unwrap_or(line));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn read_text(text: &str) -> (Merged, Raw, Vec<Problem>) {
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        file.write_all(text.as_bytes()).expect("it can be written");
+        let (mut merged, mut problems) = (Merged::new(), Vec::new());
+        merged.add_file(file.path(), &mut problems).unwrap_or_else(|problems| panic!("{problems}"));
+        let raw = merged.read(&mut problems);
+        (merged, raw, problems)
+    }
+
+    fn nulls(path: &KeyPath, value: &serde_json::Value, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Null => found.push(path.to_string()),
+            serde_json::Value::Array(list) => {
+                list.iter().enumerate().for_each(|(index, value)| nulls(&path.join(index), value, found));
+            }
+            serde_json::Value::Object(map) => map.iter().for_each(|(key, value)| nulls(&path.join(key), value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_the_promised_ones() {
+        let promised: Table = toml::from_str(PROMISED).expect("it is TOML");
+        assert_eq!(Merged::new().defaults, promised);
+    }
+
+    #[test]
+    fn config_toml_holds_every_key_of_the_code_and_no_other() {
+        let (_, raw, problems) = read_text(&everything_on());
+        assert_eq!(problems, [], "a key of config.toml that the code does not know");
+        let mut absent = Vec::new();
+        nulls(&KeyPath::default(), &serde_json::to_value(raw).expect("plain values"), &mut absent);
+        assert_eq!(absent, [""; 0], "a key of the code that config.toml does not name");
+    }
+
+    #[test]
+    fn every_key_has_words_for_what_it_accepts_and_no_other_has() {
+        let (merged, ..) = read_text(&everything_on());
+        for (pattern, _) in keys::KEYS {
+            let labels = if pattern.starts_with("declare") { "kind" } else { "method" };
+            let path = pattern.replace("labels.*", &format!("labels.{labels}")).replace('*', "0");
+            let open = *pattern == "labels.add.*";
+            assert!(open || merged.get(&KeyPath::parse(&path)).is_some(), "{pattern} is no key");
+        }
+        let leaves = |path: &str, value: &Value| -> Vec<String> {
+            value.as_table().map_or(vec![path.to_owned()], |t| t.keys().map(|key| format!("{path}.{key}")).collect())
+        };
+        for (name, value) in &merged.table {
+            let first = value.get(0).unwrap_or(value);
+            let path = if value.is_array() { format!("{name}.0") } else { name.clone() };
+            for key in leaves(&path, first) {
+                assert_ne!(keys::accepted(&KeyPath::parse(&key)), "a table", "{key} has no words");
+            }
+        }
+    }
+
+    #[test]
+    fn config_toml_is_no_wider_than_a_terminal() {
+        for (place, line) in DEFAULTS.lines().enumerate() {
+            assert!(line.chars().count() <= 120, "line {}", place + 1);
+        }
+    }
+
+    #[test]
+    fn every_element_of_a_wrong_type_is_told_once() {
+        for (text, paths) in [
+            ("[relay]\ntargets = [1, 2]", vec!["relay.targets.0", "relay.targets.1"]),
+            ("[[mapping.rules]]\nbuckets = [\"a\", 1]", vec!["mapping.rules.0.buckets.0"]),
+            ("bucketing = [1, 2]", vec!["bucketing.0", "bucketing.1"]),
+            ("declare = [1]", vec!["declare.0"]),
+            ("declare = 1", vec!["declare"]),
+            ("listen = [1]\nlog = 1", vec!["listen", "log"]),
+            ("[listen]\nworkers = []\nudp = {}\ntcp = 1", vec!["listen.tcp", "listen.udp", "listen.workers"]),
+        ] {
+            let (_, _, problems) = read_text(text);
+            let mut keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+            keys.sort_unstable();
+            assert_eq!(keys, paths, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_same_value_written_otherwise_is_no_difference() {
+        for (one, other, equal) in [
+            ("1", "1.0", true),
+            ("\"60s\"", "\"1m\"", true),
+            ("\"60s\"", "\"2m\"", false),
+            ("[1, 2.5]", "[1.0, 2.5]", true),
+            ("[1]", "[1, 2]", false),
+            ("true", "false", false),
+        ] {
+            let read = |text: &str| toml::from_str::<Table>(&format!("v = {text}")).expect("TOML")["v"].clone();
+            assert_eq!(same(&read(one), &read(other)), equal, "{one} {other}");
+        }
+    }
 }
