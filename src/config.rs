@@ -5,8 +5,87 @@
 //! Not here: what the values are used for; compiling rules (each stage does that from the checked values).
 //! Always: the text of `config.toml` is the only source of defaults; a key stands there and in `raw`, or in neither.
 
+mod check;
+mod keys;
+mod problem;
+mod raw;
+mod source;
+
 use std::path::PathBuf;
 use std::time::Duration;
+
+use xxhash_rust::xxh64::xxh64;
+
+pub use problem::{Problem, Problems};
+
+/// A configuration that was read and checked, with what a start-up says of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// What the program runs by.
+    pub config: Config,
+    /// Dotted keys set away from their defaults that have no effect in this version; worth one warning.
+    pub pending: Vec<String>,
+    /// The configuration in force as TOML, every key written out. Secrets stand in it as paths of files only.
+    pub text: String,
+    /// 16 hexadecimal digits of xxh64 (seed 0) of `text`: equal on instances that run by the same keys.
+    pub hash: String,
+}
+
+/// Reads the defaults, the file over them and the overrides over both.
+///
+/// Reads the file and the salt files it names; for start and reload, not for the hot path.
+///
+/// # Errors
+/// Every problem of the file and the overrides at once. A file that cannot be read, or is no TOML, is the only
+/// problem told, since nothing else can be known then.
+pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+    let mut merged = source::Merged::new();
+    let mut problems = Vec::new();
+    if let Some(path) = &sources.file {
+        merged.add_file(path, &mut problems)?;
+    }
+    for argument in &sources.set {
+        merged.add_override(argument, &mut problems);
+    }
+    let raw = merged.read(&mut problems);
+    let config = check::check(&raw, &merged, &mut problems);
+    if !problems.is_empty() {
+        return Err(Problems::new(problems));
+    }
+    let text = toml::to_string(&raw).expect("tables of plain values and lists can be written as TOML");
+    let hash = format!("{:016x}", xxh64(text.as_bytes(), 0));
+    Ok(Loaded { config, pending: merged.pending(), text, hash })
+}
+
+impl Config {
+    /// The configuration of the built-in defaults alone.
+    ///
+    /// # Panics
+    /// If the built-in `config.toml` does not pass its own checks, which a test rules out.
+    pub fn default_checked() -> Self {
+        load(&Sources::default()).expect("the built-in defaults pass their checks; a test loads them").config
+    }
+
+    /// Notes for whoever reviews the configuration: what is reachable from elsewhere, and rules without effect.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        for (key, address) in [("listen.udp", self.listen.udp.as_ref()), ("http.listen", Some(&self.http.listen))] {
+            if let Some(address) = address.filter(|address| !check::is_loopback(address)) {
+                remarks.push(format!("{key}: {address} can be reached from other machines"));
+            }
+        }
+        for (index, rule) in self.bucketing.iter().enumerate() {
+            for tag in &rule.tags {
+                if let Some(glob) = self.labels.drop.iter().find(|glob| check::glob_matches(glob, tag)) {
+                    remarks.push(format!(
+                        "bucketing.{index}.tags: {tag:?} never arrives, labels.drop takes it out ({glob:?})"
+                    ));
+                }
+            }
+        }
+        remarks
+    }
+}
 
 /// The configuration in force; every value is within its range.
 #[derive(Clone, Debug, PartialEq)]
@@ -259,4 +338,192 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// `KEY=VALUE` texts of `--set`, applied in order after the file.
     pub set: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::strategy::Strategy;
+
+    use super::*;
+
+    fn with(set: &[&str]) -> Sources {
+        Sources { file: None, set: set.iter().map(ToString::to_string).collect() }
+    }
+
+    fn good(set: &[&str]) -> Loaded {
+        load(&with(set)).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    fn bad(set: &[&str]) -> String {
+        load(&with(set)).expect_err(&format!("{set:?} has problems")).to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_checked_into_what_the_program_runs_by() {
+        let loaded = good(&[]);
+        let seconds = Duration::from_secs;
+        let expected = Config {
+            listen: Listen {
+                udp: Some("127.0.0.1:8125".to_owned()),
+                receive_buffer_bytes: 8_388_608,
+                receive_buffer_asked: false,
+                max_line_bytes: 8192,
+                workers: None,
+                coalesce: Duration::from_millis(2),
+            },
+            http: Http {
+                listen: "127.0.0.1:9102".to_owned(),
+                metrics_path: "/metrics".to_owned(),
+                formats: vec![Format::OpenMetrics, Format::Protobuf, Format::Text],
+                max_connections: 64,
+                write_timeout: seconds(30),
+                drain: seconds(2),
+            },
+            parse: Parse {
+                dogstatsd_tags: true,
+                influxdb_tags: true,
+                librato_tags: true,
+                signalfx_tags: true,
+                gauge_sign: GaugeSign::Delta,
+                ms_unit: MsUnit::Milliseconds,
+                bare_tags: BareTags::Drop,
+                container_id_label: None,
+            },
+            naming: Naming {
+                prefix: String::new(),
+                counter_suffix: "_total".to_owned(),
+                timer_suffix: "_seconds".to_owned(),
+            },
+            observer: Observer { bounds: vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0] },
+            bucketing: vec![Bucketing {
+                tags: vec!["user_id".to_owned()],
+                label: "user_bucket".to_owned(),
+                method: BucketMethod::Hash,
+                count: 100,
+                salt: Vec::new(),
+                format: "bucket_{}".to_owned(),
+                observers: false,
+            }],
+            labels: Labels {
+                drop: ["dd.internal.*", "message_id", "update_id"].map(str::to_owned).to_vec(),
+                add: Vec::new(),
+                max_count: 32,
+                max_name_bytes: 256,
+                max_value_bytes: 256,
+            },
+            cardinality: Cardinality {
+                max_series: 10_000,
+                max_series_per_family: 5_000,
+                max_families: 2_000,
+                identity_cache_bytes: 4_194_304,
+            },
+            telemetry: Telemetry { own_metrics: OwnMetrics::Full },
+            log: Log { level: LogLevel::Info, format: LogFormat::Logfmt },
+        };
+        assert_eq!(loaded.config, expected);
+        assert_eq!(loaded.config, Config::default_checked());
+        assert_eq!(loaded.pending, [""; 0]);
+        assert_eq!(loaded.hash, format!("{:016x}", xxh64(loaded.text.as_bytes(), 0)));
+    }
+
+    #[test]
+    fn the_last_override_wins() {
+        let loaded = good(&["listen.workers=1", "listen.workers=3"]);
+        assert_eq!(loaded.config.listen.workers, Some(3));
+    }
+
+    #[test]
+    fn overrides_are_text_where_the_default_is() {
+        for argument in ["listen.udp=0.0.0.0:8125", "listen.udp=\"0.0.0.0:8125\"", "listen.udp=:8125"] {
+            assert_eq!(good(&[argument]).config.listen.udp.as_deref(), Some("0.0.0.0:8125"), "{argument}");
+        }
+        assert_eq!(good(&["parse.bare_tags=true"]).config.parse.bare_tags, BareTags::True);
+        assert_eq!(good(&["naming.counter_suffix="]).config.naming.counter_suffix, "");
+        let added = good(&["labels.add.region=eu", "labels.add.cell=5"]).config.labels.add;
+        assert_eq!(added, [("cell".to_owned(), "5".to_owned()), ("region".to_owned(), "eu".to_owned())]);
+    }
+
+    #[test]
+    fn overrides_reach_into_lists_and_replace_them() {
+        let rules = good(&["bucketing.0.count=16"]).config.bucketing;
+        assert_eq!((rules[0].count, rules[0].label.as_str()), (16, "user_bucket"));
+        assert_eq!(good(&["labels.drop.0=noise"]).config.labels.drop, ["noise", "message_id", "update_id"]);
+        assert_eq!(good(&["labels.drop=[\"noise\"]"]).config.labels.drop, ["noise"]);
+        assert_eq!(good(&["bucketing=[]"]).config.bucketing, []);
+        let rules = good(&["bucketing=[{tags=[\"a\"], label=\"b\"}]", "bucketing.0.format=b{}"]).config.bucketing;
+        assert_eq!((rules[0].count, rules[0].format.as_str()), (100, "b{}"));
+        assert_eq!(good(&["labels={max_count=3}"]).config.labels.max_value_bytes, 256, "tables merge");
+    }
+
+    #[test]
+    fn overrides_that_do_not_fit_are_told_with_the_argument() {
+        for (argument, problem) in [
+            ("listen.workers=-1", "listen.workers: found -1, accepted: 0 (one per core, at most 2) to 256"),
+            ("listen.workers=many", "listen.workers: found many, accepted: 0 (one per core, at most 2) to 256"),
+            ("listen.upd=0.0.0.0:1", "listen.upd: unknown key, did you mean listen.udp?"),
+            ("lables.max_count=1", "lables: unknown key, did you mean labels?"),
+            (
+                "bucketing.1.count=5",
+                "bucketing.1.count: found index 1, accepted: an index below 1, the length of the list",
+            ),
+            ("listen.udp.port=1", "listen.udp.port: found a name inside of a value, accepted: the key of a table"),
+            ("listen=3", "listen: found 3, accepted: a table"),
+            ("http.lifecycle=yes", "http.lifecycle: found yes, accepted: true or false"),
+            ("listen..udp=1", "found \"listen..udp\" as the key, accepted: names with a dot between them"),
+            ("listen.udp", "found no \"=\", accepted: KEY=VALUE"),
+            (
+                "http.web_config_file=web.yml",
+                "http.web_config_file: found \"web.yml\", \
+                 accepted: \"\" only: TLS and authentication are not supported in this version",
+            ),
+            (
+                "listen.udp=",
+                "listen.udp: found \"\", accepted: an address: no other listener is supported in this version",
+            ),
+        ] {
+            assert_eq!(bad(&[argument]), format!("--set {argument}: {problem}"));
+        }
+    }
+
+    #[test]
+    fn all_overrides_that_do_not_fit_are_told_at_once() {
+        let found = bad(&["listen.workers=many", "log.level=loud", "log.formt=json"]);
+        assert_eq!(found.lines().count(), 3, "{found}");
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named_key_by_key_and_only_if_it_differs() {
+        let loaded = good(&[
+            "listen.idle_timeout=300s",
+            "sampling.mode=off",
+            "sampling.rate=1",
+            "relay.targets=[\"127.0.0.1:9125\"]",
+            "listen.coalesce=1ms",
+            "declare=[]",
+        ]);
+        assert_eq!(loaded.pending, ["sampling.mode", "relay.targets"]);
+    }
+
+    #[test]
+    fn the_hash_follows_the_values_and_not_how_they_came() {
+        assert_eq!(good(&["listen.workers=0"]).hash, good(&[]).hash);
+        assert_ne!(good(&["listen.workers=1"]).hash, good(&[]).hash);
+    }
+
+    proptest::proptest! {
+        /// Whatever is typed, the answer is a configuration or problems.
+        #[test]
+        fn no_override_is_a_panic(
+            key in proptest::sample::select(keys::KEYS).prop_map(|(key, _)| key.replace('*', "0")),
+            cut in 0_usize..4,
+            more in "(\\.[a-z0-9\"]{0,3})?",
+            value in r#"-?[0-9]{1,19}|[a-z\[\]{}="',.:é]{0,8}|\[\]|\[[0-9a-z", ]{0,6}\]|\{ ?[a-z]{0,3} = [0-9] ?\}|nan"#,
+        ) {
+            let kept: Vec<&str> = key.split('.').take(key.split('.').count().saturating_sub(cut).max(1)).collect();
+            let argument = format!("{}{more}={value}", kept.join("."));
+            if let Err(problems) = load(&with(&[&argument, "bucketing.0.count=5"])) {
+                proptest::prop_assert!(problems.count() > 0 && !problems.render_with_carets().is_empty());
+            }
+        }
+    }
 }

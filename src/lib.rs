@@ -7,6 +7,7 @@ compile_error!(
 
 pub mod admit;
 pub mod aggregate;
+pub mod command;
 pub mod config;
 pub mod expose;
 pub mod identity;

@@ -21,7 +21,7 @@ const DATAGRAMS: u64 = 512;
 
 fn pipeline() -> Pipeline {
     let store = Arc::new(Store::new(1, Arc::new(SeriesBooks::default())));
-    let rules = Rules::new(&Config::built_in());
+    let rules = Rules::new(&Config::default_checked());
     Pipeline::new(Arc::new(ArcSwap::from_pointee(rules)), store, 0)
 }
 

@@ -1,0 +1,184 @@
+//! `statsieve check`: every problem of a configuration, or what it can cost at most.
+//!
+//! In: the sources of a configuration. Out: text for a person, and the exit code.
+//! Always: the figures are upper bounds; no traffic can make a scrape longer.
+
+use std::io::{self, Write};
+
+use crate::config::{self, Config, OwnMetrics, Sources};
+use crate::model::{DropReason, SampleType, TagDropReason};
+use crate::telemetry::{Count, FIELD_LETTERS, LATENCY_BOUNDS, Listener};
+
+/// The configuration is good.
+pub const OK: u8 = 0;
+/// It has problems.
+pub const BAD: u8 = 2;
+
+/// Sample lines of a histogram besides those of its bounds: `+Inf`, `_sum` and `_count`.
+const HISTOGRAM_LINES: u64 = 3;
+/// Own metrics in `telemetry.own_metrics = "core"`.
+const CORE_LINES: u64 = 30;
+/// Most workers that `listen.workers = 0` chooses.
+const AUTOMATIC_WORKERS: u64 = 2;
+
+/// Sample lines a scrape can hold at most, by what they belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorstCase {
+    /// User series, up to `cardinality.max_series`.
+    pub user: u64,
+    /// Overflow series: one for each family, every one of them a histogram.
+    pub overflow: u64,
+    /// The sidecar's own metrics.
+    pub own: u64,
+}
+
+impl WorstCase {
+    /// The bounds that follow from `config`.
+    pub fn of(config: &Config) -> Self {
+        let family = config.observer.bounds.len() as u64 + HISTOGRAM_LINES;
+        Self {
+            user: config.cardinality.max_series,
+            overflow: family.saturating_mul(config.cardinality.max_families as u64),
+            own: own_lines(config),
+        }
+    }
+
+    /// All of them together.
+    pub fn total(self) -> u64 {
+        self.user.saturating_add(self.overflow).saturating_add(self.own)
+    }
+}
+
+/// Most sample lines of `statsieve_*` and `process_*`.
+fn own_lines(config: &Config) -> u64 {
+    if config.telemetry.own_metrics == OwnMetrics::Core {
+        return CORE_LINES;
+    }
+    // Datagrams, bytes, kernel drops, two of the queue, connections now and ever.
+    let by_listener = 7 * Listener::COUNT;
+    let by_reason = SampleType::COUNT + DropReason::COUNT + TagDropReason::COUNT + FIELD_LETTERS;
+    // Latency from arrival to recorded, and the duration of scrapes with bounds of about as many.
+    let histograms = 2 * (LATENCY_BOUNDS.len() + HISTOGRAM_LINES as usize);
+    // Levels and totals of the store, scrapes, reloads, actions and relayed lines by their closed labels; 20 are the
+    // families that a limit has met, 10 are `process_*`.
+    let others = 40 + 20 + 10;
+    let workers = config.listen.workers.map_or(AUTOMATIC_WORKERS, |workers| workers as u64);
+    // Sampling rate and load of each worker.
+    (by_listener + by_reason + Count::COUNT + histograms + others) as u64 + 2 * workers
+}
+
+/// Writes all problems with carets, or what was read and the most it can cost.
+///
+/// Returns the exit code: [`OK`], or [`BAD`] if there are problems.
+///
+/// # Errors
+/// Those of `out`.
+pub fn check(sources: &Sources, out: &mut dyn Write) -> io::Result<u8> {
+    let loaded = match config::load(sources) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            out.write_all(problems.render_with_carets().as_bytes())?;
+            let s = if problems.count() == 1 { "" } else { "s" };
+            writeln!(out, "\n{} problem{s}", problems.count())?;
+            return Ok(BAD);
+        }
+    };
+    let file = sources.file.as_ref().map(|path| format!("{}, over ", path.display())).unwrap_or_default();
+    let overrides = match sources.set.len() {
+        0 => String::new(),
+        1 => ", under 1 override".to_owned(),
+        several => format!(", under {several} overrides"),
+    };
+    writeln!(out, "read: {file}the built-in defaults{overrides}")?;
+    writeln!(out, "hash: {}", loaded.hash)?;
+    if !loaded.pending.is_empty() {
+        writeln!(out, "warning: set, but without effect in this version: {}", loaded.pending.join(", "))?;
+    }
+    for remark in loaded.config.remarks() {
+        writeln!(out, "note: {remark}")?;
+    }
+    write_worst_case(&loaded.config, out)?;
+    Ok(OK)
+}
+
+fn write_worst_case(config: &Config, out: &mut dyn Write) -> io::Result<()> {
+    let worst = WorstCase::of(config);
+    let bounds = config.observer.bounds.len();
+    let family = bounds as u64 + HISTOGRAM_LINES;
+    let families = config.cardinality.max_families;
+    let rows = [
+        ("user series", worst.user, "cardinality.max_series".to_owned()),
+        (
+            "overflow series",
+            worst.overflow,
+            format!("{families} families, each a histogram of {family} lines ({bounds} bounds); a counter's has 1"),
+        ),
+        ("own metrics", worst.own, "every label value at once".to_owned()),
+        ("total", worst.total(), "a sample_limit above this never fails a scrape".to_owned()),
+    ];
+    let width = rows.iter().map(|(_, lines, _)| lines.to_string().len()).max().unwrap_or(0);
+    writeln!(out, "\nworst case of one scrape, in sample lines:")?;
+    for (name, lines, why) in rows {
+        writeln!(out, "  {name:<15}  {lines:>width$}  {why}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(set: &[&str]) -> (u8, String) {
+        let sources = Sources { file: None, set: set.iter().map(ToString::to_string).collect() };
+        let mut out = Vec::new();
+        let code = check(&sources, &mut out).expect("a Vec takes everything");
+        (code, String::from_utf8(out).expect("check writes text"))
+    }
+
+    #[test]
+    fn the_worst_case_is_a_table_of_sample_lines() {
+        let (code, text) =
+            run(&["cardinality.max_families=10", "telemetry.own_metrics=core", "observer.buckets=[1, 2]"]);
+        assert_eq!(code, OK);
+        let table = text.split_once("\n\n").expect("a blank line stands before the table").1;
+        assert_eq!(
+            table,
+            "worst case of one scrape, in sample lines:\n\
+             \x20 user series      10000  cardinality.max_series\n\
+             \x20 overflow series     50  10 families, each a histogram of 5 lines (2 bounds); a counter's has 1\n\
+             \x20 own metrics         30  every label value at once\n\
+             \x20 total            10080  a sample_limit above this never fails a scrape\n"
+        );
+    }
+
+    #[test]
+    fn a_histogram_of_the_default_bounds_costs_fifteen_lines() {
+        let worst = WorstCase::of(&Config::default_checked());
+        assert_eq!((worst.user, worst.overflow), (10_000, 2_000 * 15));
+    }
+
+    #[test]
+    fn problems_come_with_carets_and_exit_code_two() {
+        let (code, text) = run(&["listen.workers=-1"]);
+        assert_eq!(code, BAD);
+        assert_eq!(
+            text,
+            "--set listen.workers=-1: listen.workers: found -1, accepted: 0 (one per core, at most 2) to 256\n \
+             |\n | --set listen.workers=-1\n |                      ^^\n\n1 problem\n"
+        );
+    }
+
+    #[test]
+    fn what_has_no_effect_and_what_is_open_to_others_is_said() {
+        let (code, text) = run(&["sampling.mode=off", "listen.udp=:8125", "labels.drop=[\"user*\"]"]);
+        assert_eq!(code, OK);
+        for line in [
+            "read: the built-in defaults, under 3 overrides",
+            "warning: set, but without effect in this version: sampling.mode",
+            "note: listen.udp: 0.0.0.0:8125 can be reached from other machines",
+            "note: bucketing.0.tags: \"user_id\" never arrives, labels.drop takes it out (\"user*\")",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+}

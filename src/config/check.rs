@@ -1,0 +1,736 @@
+//! Raw values to checked ones.
+//!
+//! In: [`Raw`] and where its values came from. Out: a [`Config`], with a problem for each value that is not accepted.
+//! Not here: the words for what is accepted (`keys`).
+//! Always: checking never stops at a problem; a refused value is stood in for, and the caller throws the result away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use super::keys;
+use super::problem::{KeyPath, Problem};
+use super::raw::{self, Raw};
+use super::source::{Merged, show};
+use super::{
+    BareTags, BucketMethod, Bucketing, Cardinality, Config, Format, GaugeSign, Http, Labels, Listen, Log, LogFormat,
+    LogLevel, MsUnit, Naming, Observer, OwnMetrics, Parse, Telemetry,
+};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const YEAR: Duration = Duration::from_secs(365 * 86400);
+/// `sun_path` holds 108 bytes with the zero at its end.
+const LONGEST_SOCKET_PATH: usize = 107;
+/// Labels that mean something in what we expose, so none of ours may be called so.
+const TAKEN_LABELS: [&str; 3] = ["le", "quantile", "overflow"];
+
+/// Checks everything; the result is only good if `problems` has got no longer.
+pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>) -> Config {
+    let mut check = Check { merged, problems };
+    let config = Config {
+        listen: check.listen(&raw.listen),
+        http: check.http(&raw.http, &raw.listen),
+        parse: check.parse(&raw.parse),
+        naming: check.naming(&raw.naming),
+        observer: check.observer(&raw.observer),
+        bucketing: check.bucketing(raw),
+        labels: check.labels(raw),
+        cardinality: check.cardinality(&raw.cardinality),
+        telemetry: Telemetry {
+            own_metrics: check.one_of(
+                "telemetry.own_metrics",
+                &raw.telemetry.own_metrics,
+                &[("full", OwnMetrics::Full), ("core", OwnMetrics::Core)],
+            ),
+        },
+        log: check.log(&raw.log),
+    };
+    check.mapping(raw);
+    check.declare(raw);
+    check.shedding(raw);
+    check.insight(raw);
+    config
+}
+
+struct Check<'a> {
+    merged: &'a Merged,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn listen(&mut self, raw: &raw::Listen) -> Listen {
+        let udp = self.listener("listen.udp", &raw.udp);
+        self.listener("listen.tcp", &raw.tcp);
+        for (key, path) in [("listen.unix_datagram", &raw.unix_datagram), ("listen.unix_stream", &raw.unix_stream)] {
+            let fits = path.is_empty() || (path.starts_with('/') && path.len() <= LONGEST_SOCKET_PATH);
+            self.require(fits && !path.contains('\0'), key);
+        }
+        if !raw.unix_stream.is_empty() && raw.unix_stream == raw.unix_datagram {
+            self.refuse_for("listen.unix_stream", "another path than listen.unix_datagram");
+        }
+        if raw.udp.is_empty() {
+            self.refuse_for("listen.udp", "an address: no other listener is supported in this version");
+        }
+        let octal = !raw.socket_mode.is_empty() && raw.socket_mode.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+        self.require(octal && u32::from_str_radix(&raw.socket_mode, 8).is_ok_and(|m| m <= 0o777), "listen.socket_mode");
+        self.integer("listen.max_connections", raw.max_connections, 1..=1_000_000);
+        self.duration("listen.idle_timeout", &raw.idle_timeout, Duration::ZERO..=YEAR);
+        let workers = self.integer("listen.workers", raw.workers, 0..=256) as usize;
+        Listen {
+            udp,
+            receive_buffer_bytes: self.integer(
+                "listen.receive_buffer_bytes",
+                raw.receive_buffer_bytes,
+                4096..=i64::from(i32::MAX / 2),
+            ) as usize,
+            receive_buffer_asked: self.merged.is_set(&KeyPath::parse("listen.receive_buffer_bytes")),
+            max_line_bytes: self.integer("listen.max_line_bytes", raw.max_line_bytes, 64..=65536) as usize,
+            workers: (workers > 0).then_some(workers),
+            coalesce: self.duration("listen.coalesce", &raw.coalesce, Duration::ZERO..=SECOND),
+        }
+    }
+
+    /// An address to listen on, or nothing for "".
+    fn listener(&mut self, key: &str, text: &str) -> Option<String> {
+        if text.is_empty() {
+            return None;
+        }
+        let address = address(text);
+        self.require(address.is_some(), key);
+        address
+    }
+
+    fn http(&mut self, raw: &raw::Http, listen: &raw::Listen) -> Http {
+        let address = address(&raw.listen);
+        self.require(address.is_some(), "http.listen");
+        let shared = address.is_some() && address == self::address(&listen.tcp);
+        if shared && !raw.listen.ends_with(":0") {
+            self.refuse_for("http.listen", "another address than listen.tcp");
+        }
+        self.require(raw.web_config_file.is_empty(), "http.web_config_file");
+        self.one_of("http.debug_api", &raw.debug_api, &[("loopback", ()), ("all", ()), ("off", ())]);
+        let path = raw.metrics_path.as_str();
+        let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#%\"<>\\".contains(&byte));
+        let ours = path == "/" || path.starts_with("/-/") || path.starts_with("/api/") || path.starts_with("//");
+        self.require(path.starts_with('/') && plain && !ours, "http.metrics_path");
+        let named = [("openmetrics", Format::OpenMetrics), ("protobuf", Format::Protobuf), ("text", Format::Text)];
+        let known = |text: &String| named.iter().find(|(name, _)| name == text).map(|(_, format)| *format);
+        let formats: Vec<Format> = raw.formats.iter().filter_map(known).collect();
+        let all_known = formats.len() == raw.formats.len();
+        self.require(all_known && !formats.is_empty() && distinct(&raw.formats), "http.formats");
+        Http {
+            listen: address.unwrap_or_default(),
+            metrics_path: path.to_owned(),
+            formats,
+            max_connections: self.integer("http.max_connections", raw.max_connections, 1..=65536) as usize,
+            write_timeout: self.duration("http.write_timeout", &raw.write_timeout, 10 * MILLISECOND..=HOUR),
+            drain: self.duration("http.drain", &raw.drain, Duration::ZERO..=HOUR),
+        }
+    }
+
+    fn parse(&mut self, raw: &raw::Parse) -> Parse {
+        let label = raw.container_id_label.as_str();
+        self.require(label.is_empty() || is_free_label(label), "parse.container_id_label");
+        Parse {
+            dogstatsd_tags: raw.dogstatsd_tags,
+            influxdb_tags: raw.influxdb_tags,
+            librato_tags: raw.librato_tags,
+            signalfx_tags: raw.signalfx_tags,
+            gauge_sign: self.one_of(
+                "parse.gauge_sign",
+                &raw.gauge_sign,
+                &[("delta", GaugeSign::Delta), ("absolute", GaugeSign::Absolute)],
+            ),
+            ms_unit: self.one_of(
+                "parse.ms_unit",
+                &raw.ms_unit,
+                &[("ms", MsUnit::Milliseconds), ("s", MsUnit::Seconds)],
+            ),
+            bare_tags: self.one_of(
+                "parse.bare_tags",
+                &raw.bare_tags,
+                &[("drop", BareTags::Drop), ("true", BareTags::True)],
+            ),
+            container_id_label: (!label.is_empty()).then(|| label.to_owned()),
+        }
+    }
+
+    fn naming(&mut self, raw: &raw::Naming) -> Naming {
+        let starts_with_digit = raw.prefix.starts_with(|first: char| first.is_ascii_digit());
+        self.require(is_name_part(&raw.prefix) && !starts_with_digit, "naming.prefix");
+        self.require(is_name_part(&raw.counter_suffix), "naming.counter_suffix");
+        self.require(is_name_part(&raw.timer_suffix), "naming.timer_suffix");
+        Naming {
+            prefix: raw.prefix.clone(),
+            counter_suffix: raw.counter_suffix.clone(),
+            timer_suffix: raw.timer_suffix.clone(),
+        }
+    }
+
+    fn observer(&mut self, raw: &raw::Observer) -> Observer {
+        self.one_of("observer.type", &raw.kind, &[("histogram", ()), ("summary", ())]);
+        self.require(are_bounds(&raw.buckets), "observer.buckets");
+        self.number("observer.native_factor", raw.native_factor, |factor| (1.0..=65536.0).contains(&factor));
+        self.integer("observer.native_max_buckets", raw.native_max_buckets, 1..=10_000);
+        self.require(are_quantiles(&raw.quantiles), "observer.quantiles");
+        self.duration("observer.max_age", &raw.max_age, SECOND..=YEAR);
+        Observer { bounds: raw.buckets.clone() }
+    }
+
+    fn bucketing(&mut self, raw: &Raw) -> Vec<Bucketing> {
+        let mut tags_of: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut labels: BTreeMap<&str, String> = BTreeMap::new();
+        if !raw.parse.container_id_label.is_empty() {
+            labels.insert(&raw.parse.container_id_label, "parse.container_id_label".to_owned());
+        }
+        for name in raw.labels.add.keys() {
+            let earlier = labels.insert(name, format!("labels.add.{name}"));
+            if let Some(earlier) = earlier {
+                let accepted = format!("another label name than that of {earlier}");
+                self.refuse_at(&KeyPath::parse("labels.add").join(name), &accepted);
+            }
+        }
+        let mut rules = Vec::with_capacity(raw.bucketing.len());
+        for (index, rule) in raw.bucketing.iter().enumerate() {
+            let base = KeyPath::parse("bucketing").join(index);
+            let tags = rule.tags.clone().unwrap_or_default();
+            let tags_fit = tags.iter().all(|tag| is_tag(tag)) && distinct(&tags);
+            self.require_at(!tags.is_empty() && tags_fit, &base.join("tags"));
+            for (place, tag) in rule.tags.iter().flatten().enumerate() {
+                match tags_of.get(tag.as_str()) {
+                    Some(earlier) if *earlier != index => {
+                        let accepted = format!("a tag that no other rule names (bucketing.{earlier} does)");
+                        self.refuse_at(&base.join("tags").join(place), &accepted);
+                    }
+                    _ => {
+                        tags_of.insert(tag, index);
+                    }
+                }
+            }
+            let label = rule.label.as_deref().unwrap_or_default();
+            self.require_at(is_free_label(label), &base.join("label"));
+            if let Some(earlier) = labels.get(label) {
+                let accepted = format!("another label name than that of {earlier}");
+                self.refuse_at(&base.join("label"), &accepted);
+            } else if !label.is_empty() {
+                labels.insert(label, base.join("label").to_string());
+            }
+            rules.push(self.rule(rule, &base, tags));
+        }
+        rules
+    }
+
+    fn rule(&mut self, rule: &raw::Bucketing, base: &KeyPath, tags: Vec<String>) -> Bucketing {
+        let ranged = self.one_of_at(&base.join("method"), &rule.method, &[("hash", false), ("range", true)]);
+        if rule.size.is_some_and(|size| size < 1) {
+            self.require_at(false, &base.join("size"));
+        } else if ranged && rule.size.is_none() {
+            self.refuse_at(&base.join("size"), "1 or more, which method \"range\" needs");
+        }
+        let count = self.integer_at(&base.join("count"), rule.count, 1..=1_000_000);
+        self.require_at(rule.format.matches("{}").count() == 1, &base.join("format"));
+        Bucketing {
+            tags,
+            label: rule.label.clone().unwrap_or_default(),
+            method: if ranged {
+                BucketMethod::Range { size: rule.size.unwrap_or(1).max(1) }
+            } else {
+                BucketMethod::Hash
+            },
+            count: u32::try_from(count).unwrap_or(1),
+            salt: self.salt(&base.join("salt_file"), &rule.salt_file),
+            format: rule.format.clone(),
+            observers: rule.observers,
+        }
+    }
+
+    /// The bytes of a salt file less one line ending; none without a file.
+    fn salt(&mut self, key: &KeyPath, file: &str) -> Vec<u8> {
+        if file.is_empty() {
+            return Vec::new();
+        }
+        let path = self.merged.directory(key).unwrap_or(Path::new("")).join(file);
+        let mut salt = match std::fs::read(&path) {
+            Ok(salt) => salt,
+            Err(cause) => {
+                let accepted = format!("{} ({}: {cause})", keys::accepted(key), path.display());
+                self.refuse_at(key, &accepted);
+                return Vec::new();
+            }
+        };
+        if salt.last() == Some(&b'\n') {
+            salt.pop();
+            if salt.last() == Some(&b'\r') {
+                salt.pop();
+            }
+        }
+        if salt.is_empty() {
+            let accepted = format!("{} ({} is empty)", keys::accepted(key), path.display());
+            self.refuse_at(key, &accepted);
+        }
+        salt
+    }
+
+    fn labels(&mut self, raw: &Raw) -> Labels {
+        let raw = &raw.labels;
+        for (place, glob) in raw.drop.iter().enumerate() {
+            self.require_at(is_glob(glob), &KeyPath::parse("labels.drop").join(place));
+        }
+        for name in raw.add.keys() {
+            if !is_free_label(name) {
+                let accepted = keys::accepted(&KeyPath::parse("labels.add").join("x"));
+                self.push(
+                    &KeyPath::parse("labels.add").join(name),
+                    format!("found {name:?} as name, accepted: {accepted}"),
+                );
+            }
+        }
+        self.integer("labels.max_values", raw.max_values, 1..=1_000_000);
+        Labels {
+            drop: raw.drop.clone(),
+            add: raw.add.clone().into_iter().collect(),
+            max_count: self.integer("labels.max_count", raw.max_count, 1..=1000) as usize,
+            max_name_bytes: self.integer("labels.max_name_bytes", raw.max_name_bytes, 8..=65536) as usize,
+            max_value_bytes: self.integer("labels.max_value_bytes", raw.max_value_bytes, 8..=65536) as usize,
+        }
+    }
+
+    fn cardinality(&mut self, raw: &raw::Cardinality) -> Cardinality {
+        self.integer("cardinality.max_bytes", raw.max_bytes, 1 << 20..=i64::MAX);
+        self.integer("cardinality.new_series_per_second", raw.new_series_per_second, 0..=i64::from(u32::MAX));
+        self.number("cardinality.simplify_at", raw.simplify_at, |share| (0.0..=1.0).contains(&share));
+        for (place, name) in raw.keep_labels.iter().enumerate() {
+            self.require_at(is_label(name), &KeyPath::parse("cardinality.keep_labels").join(place));
+        }
+        self.duration("cardinality.idle_ttl", &raw.idle_ttl, Duration::ZERO..=YEAR);
+        self.duration("cardinality.evict_idle_after", &raw.evict_idle_after, SECOND..=YEAR);
+        self.duration("cardinality.zero_first", &raw.zero_first, Duration::ZERO..=HOUR);
+        let limit = 1..=1_000_000_000;
+        let per_family = raw.max_series_per_family;
+        Cardinality {
+            max_series: self.integer("cardinality.max_series", raw.max_series, limit.clone()).unsigned_abs(),
+            max_series_per_family: self.integer("cardinality.max_series_per_family", per_family, limit).unsigned_abs(),
+            max_families: self.integer("cardinality.max_families", raw.max_families, 1..=1_000_000) as usize,
+            identity_cache_bytes: self.integer(
+                "cardinality.identity_cache_bytes",
+                raw.identity_cache_bytes,
+                65536..=1 << 30,
+            ) as usize,
+        }
+    }
+
+    fn log(&mut self, raw: &raw::Log) -> Log {
+        let levels = [
+            ("debug", LogLevel::Debug),
+            ("info", LogLevel::Info),
+            ("warn", LogLevel::Warn),
+            ("error", LogLevel::Error),
+        ];
+        Log {
+            level: self.one_of("log.level", &raw.level, &levels),
+            format: self.one_of("log.format", &raw.format, &[("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)]),
+        }
+    }
+
+    fn mapping(&mut self, raw: &Raw) {
+        for (index, rule) in raw.mapping.rules.iter().flatten().enumerate() {
+            let base = KeyPath::parse("mapping.rules").join(index);
+            let enums = [
+                ("match_type", &rule.match_type, &["glob", "regex"][..]),
+                ("match_metric_type", &rule.match_metric_type, &["counter", "gauge", "observer"]),
+                ("action", &rule.action, &["map", "drop"]),
+                ("observer_type", &rule.observer_type, &["histogram", "summary"]),
+            ];
+            for (key, value, known) in enums {
+                self.require_at(value.as_deref().is_none_or(|value| known.contains(&value)), &base.join(key));
+            }
+            let pattern = rule.pattern.as_deref().unwrap_or_default();
+            let regex = rule.match_type.as_deref() == Some("regex");
+            self.require_at(!pattern.is_empty() && (regex || is_mapping_glob(pattern)), &base.join("match"));
+            self.require_at(rule.name.as_deref().is_some_and(is_name_template), &base.join("name"));
+            for name in rule.labels.iter().flat_map(BTreeMap::keys) {
+                if !is_label(name) {
+                    let key = base.join("labels").join(name);
+                    self.push(&key, format!("found {name:?} as name, accepted: {}", keys::accepted(&key)));
+                }
+            }
+            let histogram = rule.observer_type.as_ref().unwrap_or(&raw.observer.kind) == "histogram";
+            if let Some(bounds) = &rule.buckets {
+                self.require_at(are_bounds(bounds), &base.join("buckets"));
+                if !histogram {
+                    self.refuse_at(&base.join("buckets"), "none, since the rule's observer type is \"summary\"");
+                }
+            }
+            if let Some(quantiles) = &rule.quantiles {
+                self.require_at(are_quantiles(quantiles), &base.join("quantiles"));
+                if histogram {
+                    self.refuse_at(&base.join("quantiles"), "none, since the rule's observer type is \"histogram\"");
+                }
+            }
+            if let Some(ttl) = &rule.ttl {
+                self.duration_at(&base.join("ttl"), ttl, Duration::ZERO..=YEAR);
+            }
+            self.require_at(rule.scale.is_none_or(f64::is_finite), &base.join("scale"));
+        }
+    }
+
+    fn declare(&mut self, raw: &Raw) {
+        let mut names: BTreeSet<&str> = BTreeSet::new();
+        for (index, declared) in raw.declare.iter().flatten().enumerate() {
+            let base = KeyPath::parse("declare").join(index);
+            let name = declared.name.as_deref().unwrap_or_default();
+            let new = names.insert(name);
+            self.require_at(is_metric_name(name) && new, &base.join("name"));
+            let kind = declared.kind.as_deref().unwrap_or_default();
+            let known = ["counter", "gauge", "histogram", "summary"].contains(&kind);
+            self.require_at(known, &base.join("type"));
+            let mut series = 1_u64;
+            for (label, values) in declared.labels.iter().flatten() {
+                let key = base.join("labels").join(label);
+                self.require_at(is_free_label(label) && !values.is_empty() && distinct(values), &key);
+                series = series.saturating_mul(values.len() as u64);
+            }
+            if i64::try_from(series).map_or(true, |series| series > raw.cardinality.max_series) {
+                let limit = raw.cardinality.max_series;
+                let message =
+                    format!("found {series} combinations, accepted: at most {limit} (cardinality.max_series)");
+                self.push(&base.join("labels"), message);
+            }
+        }
+    }
+
+    /// Quotas, sampling and the relay.
+    fn shedding(&mut self, raw: &Raw) {
+        let quota = || 0..=i64::from(u32::MAX);
+        self.integer("rate_limit.samples_per_second", raw.rate_limit.samples_per_second, quota());
+        self.integer("rate_limit.family_samples_per_second", raw.rate_limit.family_samples_per_second, quota());
+        self.one_of("sampling.mode", &raw.sampling.mode, &[("adaptive", ()), ("fixed", ()), ("off", ())]);
+        let shares = [
+            ("sampling.rate", raw.sampling.rate),
+            ("sampling.min_rate", raw.sampling.min_rate),
+            ("sampling.target_load", raw.sampling.target_load),
+        ];
+        for (key, share) in shares {
+            self.number(key, share, |share| share > 0.0 && share <= 1.0);
+        }
+        self.duration("sampling.interval", &raw.sampling.interval, 100 * MILLISECOND..=60 * SECOND);
+        for (place, target) in raw.relay.targets.iter().enumerate() {
+            let fits = address(target).is_some() && !target.starts_with(':') && !target.ends_with(":0");
+            self.require_at(fits, &KeyPath::parse("relay.targets").join(place));
+        }
+        self.integer("relay.packet_bytes", raw.relay.packet_bytes, 64..=65507);
+    }
+
+    /// Estimates and heavy hitters.
+    fn insight(&mut self, raw: &Raw) {
+        let windows: Vec<Option<Duration>> =
+            raw.distinct.windows.iter().map(|window| humantime::parse_duration(window).ok()).collect();
+        let span = SECOND..=Duration::from_secs(31 * 86400);
+        let fit = windows.iter().all(|window| window.is_some_and(|window| span.contains(&window)));
+        self.require((1..=8).contains(&windows.len()) && fit && distinct(&windows), "distinct.windows");
+        let registers = raw.distinct.registers;
+        self.require((16..=65536).contains(&registers) && registers & (registers - 1) == 0, "distinct.registers");
+        self.integer("heavy_hitters.capacity", raw.heavy_hitters.capacity, 0..=100_000);
+    }
+
+    fn integer(&mut self, key: &str, value: i64, range: RangeInclusive<i64>) -> i64 {
+        self.integer_at(&KeyPath::parse(key), value, range)
+    }
+
+    /// The value, or the least one accepted.
+    fn integer_at(&mut self, key: &KeyPath, value: i64, range: RangeInclusive<i64>) -> i64 {
+        let fits = range.contains(&value);
+        self.require_at(fits, key);
+        if fits { value } else { *range.start() }
+    }
+
+    fn number(&mut self, key: &str, value: f64, fits: impl Fn(f64) -> bool) {
+        self.require(value.is_finite() && fits(value), key);
+    }
+
+    fn duration(&mut self, key: &str, text: &str, range: RangeInclusive<Duration>) -> Duration {
+        self.duration_at(&KeyPath::parse(key), text, range)
+    }
+
+    fn duration_at(&mut self, key: &KeyPath, text: &str, range: RangeInclusive<Duration>) -> Duration {
+        let duration = humantime::parse_duration(text).ok().filter(|duration| range.contains(duration));
+        self.require_at(duration.is_some(), key);
+        duration.unwrap_or(*range.start())
+    }
+
+    fn one_of<T: Copy>(&mut self, key: &str, value: &str, known: &[(&str, T)]) -> T {
+        self.one_of_at(&KeyPath::parse(key), value, known)
+    }
+
+    /// What `value` stands for, or the first of `known`.
+    fn one_of_at<T: Copy>(&mut self, key: &KeyPath, value: &str, known: &[(&str, T)]) -> T {
+        let found = known.iter().find(|(name, _)| *name == value);
+        self.require_at(found.is_some(), key);
+        found.unwrap_or(&known[0]).1
+    }
+
+    fn require(&mut self, fits: bool, key: &str) {
+        self.require_at(fits, &KeyPath::parse(key));
+    }
+
+    fn require_at(&mut self, fits: bool, key: &KeyPath) {
+        if !fits {
+            self.refuse_at(key, keys::accepted(key));
+        }
+    }
+
+    fn refuse_for(&mut self, key: &str, accepted: &str) {
+        self.refuse_at(&KeyPath::parse(key), accepted);
+    }
+
+    fn refuse_at(&mut self, key: &KeyPath, accepted: &str) {
+        let found = self.merged.get(key).map_or_else(|| "nothing".to_owned(), show);
+        self.push(key, format!("found {found}, accepted: {accepted}"));
+    }
+
+    fn push(&mut self, key: &KeyPath, message: String) {
+        if !self.merged.is_broken(key) {
+            self.problems.push(self.merged.problem(key, message));
+        }
+    }
+}
+
+/// `host:port` as it is bound: an empty host becomes `0.0.0.0`; `None` if it is no address.
+fn address(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    if port.is_empty() || !port.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let port: u16 = port.parse().ok()?;
+    if host.is_empty() {
+        return Some(format!("{}:{port}", Ipv4Addr::UNSPECIFIED));
+    }
+    if host.starts_with('[') {
+        return text.parse::<SocketAddr>().ok().map(|_| text.to_owned());
+    }
+    if host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return host.parse::<Ipv4Addr>().ok().map(|_| text.to_owned());
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let part_fits = |part: &str| {
+        (1..=63).contains(&part.len())
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    (name.len() <= 253 && name.split('.').all(part_fits)).then(|| text.to_owned())
+}
+
+/// Whether what is bound to `address` can be reached from this machine only, as far as its text tells.
+pub(super) fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
+        || host.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Whether `text` matches `glob`, in which `*` stands for any run of characters.
+pub(super) fn glob_matches(glob: &str, text: &str) -> bool {
+    let mut parts = glob.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+fn distinct<T: PartialEq>(list: &[T]) -> bool {
+    list.iter().enumerate().all(|(place, item)| !list[..place].contains(item))
+}
+
+fn are_bounds(bounds: &[f64]) -> bool {
+    (1..=1000).contains(&bounds.len())
+        && bounds.iter().all(|bound| bound.is_finite())
+        && bounds.windows(2).all(|pair| pair[0] < pair[1])
+}
+
+fn are_quantiles(quantiles: &[f64]) -> bool {
+    quantiles.len() <= 100 && quantiles.iter().all(|q| *q > 0.0 && *q < 1.0) && distinct(quantiles)
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+/// Legal inside of a metric name, and not too long to be meant.
+fn is_name_part(text: &str) -> bool {
+    text.len() <= 128 && text.bytes().all(|byte| is_word(byte) || byte == b':')
+}
+
+fn is_metric_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.bytes().all(|byte| is_word(byte) || byte == b':')
+}
+
+fn is_label(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with("__")
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.bytes().all(is_word)
+}
+
+/// A label name that means nothing else in what we expose.
+fn is_free_label(name: &str) -> bool {
+    is_label(name) && !TAKEN_LABELS.contains(&name)
+}
+
+fn is_tag(tag: &str) -> bool {
+    !tag.is_empty() && !tag.contains([',', ':', '|', '\n', '\r'])
+}
+
+fn is_glob(glob: &str) -> bool {
+    !glob.is_empty() && !glob.contains(|c: char| c.is_whitespace() || c.is_control() || "?[]{}".contains(c))
+}
+
+/// `*` or a word between dots, as statsd_exporter takes it: the first part does not start with a digit or a hyphen.
+fn is_mapping_glob(pattern: &str) -> bool {
+    pattern.split('.').enumerate().all(|(place, part)| {
+        let first = part.bytes().next();
+        let starts = first.is_some_and(|first| is_word(first) && (place > 0 || !first.is_ascii_digit()));
+        part == "*" || (starts && part.bytes().all(|byte| is_word(byte) || byte == b'-'))
+    })
+}
+
+/// A metric name with `$1` or `${1}` in it.
+fn is_name_template(name: &str) -> bool {
+    let mut rest = name;
+    if rest.is_empty() || rest.starts_with(|first: char| first.is_ascii_digit()) {
+        return false;
+    }
+    while let Some(first) = rest.chars().next() {
+        rest = &rest[first.len_utf8()..];
+        let fits = match first {
+            '$' if rest.starts_with('{') => match rest[1..].split_once('}') {
+                Some((number, behind)) => {
+                    rest = behind;
+                    !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
+                }
+                None => false,
+            },
+            '$' => rest.starts_with(|digit: char| digit.is_ascii_digit()),
+            other => other.is_ascii_alphanumeric() || other == '_',
+        };
+        if !fits {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_as_an_operator_writes_them() {
+        for (text, bound) in [
+            (":8125", Some("0.0.0.0:8125")),
+            ("127.0.0.1:0", Some("127.0.0.1:0")),
+            ("[::1]:8125", Some("[::1]:8125")),
+            ("localhost:8125", Some("localhost:8125")),
+            ("bot-1.my_ns.svc.:8125", Some("bot-1.my_ns.svc.:8125")),
+            ("::1:8125", None),
+            ("256.1.1.1:8125", None),
+            ("127.0.0.1", None),
+            ("127.0.0.1:65536", None),
+            ("127.0.0.1:+1", None),
+            ("udp://host:1", None),
+            ("a..b:1", None),
+            ("*:8125", None),
+            (":", None),
+            ("", None),
+        ] {
+            assert_eq!(address(text).as_deref(), bound, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_told_from_the_rest() {
+        for (address, loopback) in [
+            ("127.0.0.1:1", true),
+            ("127.9.9.9:1", true),
+            ("localhost:1", true),
+            ("[::1]:1", true),
+            ("0.0.0.0:1", false),
+            ("[::]:1", false),
+            ("bot:1", false),
+        ] {
+            assert_eq!(is_loopback(address), loopback, "{address}");
+        }
+    }
+
+    #[test]
+    fn globs_match_runs_and_nothing_else() {
+        for (glob, text, matches) in [
+            ("user_id", "user_id", true),
+            ("user_id", "user_id2", false),
+            ("dd.internal.*", "dd.internal.x", true),
+            ("dd.internal.*", "dd.internal", false),
+            ("*_id", "user_id", true),
+            ("*", "", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "ac", false),
+            ("ab*ba", "aba", false),
+        ] {
+            assert_eq!(glob_matches(glob, text), matches, "{glob} on {text}");
+        }
+    }
+
+    #[test]
+    fn mapping_patterns_and_names_are_those_of_statsd_exporter() {
+        for (pattern, legal) in [
+            ("*", true),
+            ("a.*.b-c", true),
+            ("_a.1", true),
+            ("1a", false),
+            ("a*.b", false),
+            ("a..b", false),
+            ("a.-b", false),
+            ("a b", false),
+        ] {
+            assert_eq!(is_mapping_glob(pattern), legal, "{pattern}");
+        }
+        for (name, legal) in [
+            ("bot_$1_total", true),
+            ("bot_${1}_total", true),
+            ("$1", true),
+            ("1bot", false),
+            ("bot:x", false),
+            ("bot_$x", false),
+            ("bot_${x}", false),
+            ("bot_${1", false),
+            ("", false),
+        ] {
+            assert_eq!(is_name_template(name), legal, "{name}");
+        }
+    }
+
+    #[test]
+    fn label_names_of_ours_are_none_with_a_meaning() {
+        for (name, legal, free) in [
+            ("user_bucket", true, true),
+            ("_x1", true, true),
+            ("le", true, false),
+            ("quantile", true, false),
+            ("overflow", true, false),
+            ("__name__", false, false),
+            ("1a", false, false),
+            ("a-b", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!((is_label(name), is_free_label(name)), (legal, free), "{name}");
+        }
+    }
+}

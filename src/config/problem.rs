@@ -1,0 +1,228 @@
+//! What is wrong with a configuration, in words for whoever wrote it.
+//!
+//! In: places in a file or an override, and messages. Out: one line for each problem, or the source line with a caret.
+//! Always: lower case, no full stop; the key path, the value found and what is accepted are in the message.
+
+use std::fmt;
+use std::ops::Range;
+
+/// The way to a key: names of tables and indices of lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct KeyPath(Vec<String>);
+
+impl KeyPath {
+    /// A path written with dots, none of its names holding one.
+    pub(super) fn parse(dotted: &str) -> Self {
+        Self(dotted.split('.').map(str::to_owned).collect())
+    }
+
+    pub(super) fn join(&self, segment: impl ToString) -> Self {
+        let mut longer = self.clone();
+        longer.0.push(segment.to_string());
+        longer
+    }
+
+    /// The table or list it is in; the root is its own.
+    pub(super) fn parent(&self) -> Self {
+        Self(self.0[..self.0.len().saturating_sub(1)].to_vec())
+    }
+
+    pub(super) fn last(&self) -> Option<&str> {
+        self.0.last().map(String::as_str)
+    }
+
+    pub(super) fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn segments(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    /// Whether one of the two is inside the other, or they are the same.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).all(|(mine, theirs)| mine == theirs)
+    }
+
+    /// Whether it is `outer`, or inside of it.
+    pub(super) fn is_within(&self, outer: &Self) -> bool {
+        self.0.starts_with(&outer.0)
+    }
+}
+
+impl From<Vec<String>> for KeyPath {
+    fn from(segments: Vec<String>) -> Self {
+        Self(segments)
+    }
+}
+
+impl fmt::Display for KeyPath {
+    /// Joined by dots; a name that TOML would not take bare is quoted.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, segment) in self.0.iter().enumerate() {
+            if place > 0 {
+                f.write_str(".")?;
+            }
+            let bare = !segment.is_empty() && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+            if bare { f.write_str(segment)? } else { write!(f, "{segment:?}")? }
+        }
+        Ok(())
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where: `bot.toml:12`, `--set listen.workers=-1`, or the file that cannot be read.
+    pub place: String,
+    /// The dotted key, or empty if it is not about one.
+    pub key: String,
+    /// What was found and what is accepted.
+    pub message: String,
+    excerpt: Option<Excerpt>,
+}
+
+/// The line a problem shows on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Excerpt {
+    /// Its number in the file, from 1; `None` on the command line.
+    line: Option<usize>,
+    text: String,
+    /// The part of `text` to underline, in bytes.
+    marked: Range<usize>,
+}
+
+impl Problem {
+    /// A problem that no line can be shown for.
+    pub(super) fn bare(place: impl Into<String>, key: &KeyPath, message: impl Into<String>) -> Self {
+        Self { place: place.into(), key: key.to_string(), message: message.into(), excerpt: None }
+    }
+
+    /// A problem at the bytes `span` of the file `name`.
+    pub(super) fn in_file(name: &str, text: &str, span: &Range<usize>, key: &KeyPath, message: String) -> Self {
+        let at = floor(text, span.start);
+        let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = text[at..].find('\n').map_or(text.len(), |newline| at + newline);
+        let line = text[..start].matches('\n').count() + 1;
+        let marked = at - start..floor(text, span.end).clamp(at, end) - start;
+        let excerpt = Excerpt { line: Some(line), text: text[start..end].trim_end_matches('\r').to_owned(), marked };
+        Self { place: format!("{name}:{line}"), key: key.to_string(), message, excerpt: Some(excerpt) }
+    }
+
+    /// A problem of the override `KEY=VALUE`.
+    pub(super) fn in_override(argument: &str, key: &KeyPath, message: String, mark_key: bool) -> Self {
+        let text = format!("--set {argument}");
+        let equals = text.find('=').unwrap_or(text.len());
+        let marked = if mark_key { "--set ".len()..equals } else { (equals + 1).min(text.len())..text.len() };
+        let excerpt = Excerpt { line: None, text: text.clone(), marked };
+        Self { place: text, key: key.to_string(), message, excerpt: Some(excerpt) }
+    }
+
+    /// Where it comes in a list: by line of the file, then the overrides.
+    pub(super) fn order(&self) -> (bool, usize) {
+        let line = self.excerpt.as_ref().and_then(|excerpt| excerpt.line);
+        (line.is_none(), line.unwrap_or(0))
+    }
+}
+
+/// The character boundary at or before `at`.
+fn floor(text: &str, at: usize) -> usize {
+    let at = at.min(text.len());
+    (0..=at).rev().find(|place| text.is_char_boundary(*place)).unwrap_or(0)
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.key.is_empty() {
+            write!(f, "{}: {}", self.place, self.message)
+        } else {
+            write!(f, "{}: {}: {}", self.place, self.key, self.message)
+        }
+    }
+}
+
+/// Everything that is wrong, in the order of the file and then of the overrides; at least one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    pub(super) fn new(mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(Problem::order);
+        Self(problems)
+    }
+
+    /// The problems one by one.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.iter()
+    }
+
+    /// How many there are; at least one.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Each problem with the line it shows on and a caret under what is meant, a blank line between two.
+    pub fn render_with_carets(&self) -> String {
+        let each: Vec<String> = self.0.iter().map(render).collect();
+        each.join("\n")
+    }
+}
+
+fn render(problem: &Problem) -> String {
+    let Some(excerpt) = &problem.excerpt else { return format!("{problem}\n") };
+    let number = excerpt.line.map(|line| line.to_string()).unwrap_or_default();
+    let gutter = " ".repeat(number.len());
+    let start = floor(&excerpt.text, excerpt.marked.start);
+    let end = floor(&excerpt.text, excerpt.marked.end).max(start);
+    // Tabs stay tabs, so that the caret stands below its character however wide they are shown.
+    let indent: String = excerpt.text[..start].chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+    let carets = "^".repeat(excerpt.text[start..end].trim_end().chars().count().max(1));
+    format!("{problem}\n{gutter} |\n{number} | {}\n{gutter} | {indent}{carets}\n", excerpt.text)
+}
+
+impl fmt::Display for Problems {
+    /// One line each, without a newline at the end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, problem) in self.0.iter().enumerate() {
+            if place > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_caret_stands_under_the_value_behind_tabs_and_wide_letters() {
+        let text = "[listen]\n\tworkers = -1 # é\n";
+        let problem = Problem::in_file("a.toml", text, &(20..22), &KeyPath::parse("listen.workers"), "found -1".into());
+        assert_eq!(
+            Problems::new(vec![problem]).render_with_carets(),
+            "a.toml:2: listen.workers: found -1\n  |\n2 | \tworkers = -1 # é\n  | \t          ^^\n"
+        );
+    }
+
+    #[test]
+    fn a_span_outside_the_text_or_inside_a_letter_is_no_panic() {
+        for span in [0..0, 3..4, 4..99, 99..120] {
+            let problem = Problem::in_file("a.toml", "aéé\n", &span, &KeyPath::default(), "x".into());
+            assert!(render(&problem).contains('^'));
+        }
+    }
+
+    #[test]
+    fn odd_names_are_quoted() {
+        assert_eq!(KeyPath::parse("labels.add").join("a.b").to_string(), "labels.add.\"a.b\"");
+    }
+}
