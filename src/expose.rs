@@ -1,1 +1,3 @@
 //! Writes the exposition and serves it.
+pub mod negotiate;
+pub mod own;
