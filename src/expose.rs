@@ -1,2 +1,207 @@
 //! Writes the exposition and serves it.
+//!
+//! In: series of users from a [`SeriesSource`], own metrics from `telemetry`. Out: one exposition after another, each
+//! pulled piece by piece, over HTTP.
+//! Not here: what a series holds (`aggregate`), what an own metric is called (`telemetry`).
+//! Always: an exposition is whole or is seen to be cut off; a reader that stops reading stops the writing, and costs no
+//! more than a piece or two of memory; families of users come first, then our own, then the end mark.
+
+pub mod http;
+pub mod lifecycle;
+pub mod negotiate;
+pub mod own;
 pub mod text;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::Format;
+use crate::telemetry::Telemetry;
+
+/// About how long a piece is, bytes; one more line or a large family's head may run over it.
+pub const PIECE_BYTES: usize = 64 * 1024;
+
+/// Series that a scrape can walk.
+pub trait SeriesSource: Send + Sync {
+    /// Starts a walk over all series, to be written in `format`.
+    fn begin(&self, format: Format) -> Box<dyn Pieces>;
+}
+
+/// A walk over series: text in pieces.
+pub trait Pieces: Send {
+    /// Appends up to about [`PIECE_BYTES`] to `out`; `false` once there is no more.
+    fn next(&mut self, out: &mut Vec<u8>) -> bool;
+}
+
+/// Makes expositions.
+pub struct Exposer {
+    series: Box<dyn SeriesSource>,
+    telemetry: Arc<Telemetry>,
+    before: Box<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for Exposer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exposer").field("telemetry", &self.telemetry).finish_non_exhaustive()
+    }
+}
+
+impl Exposer {
+    /// Joins `series` and the own metrics of `telemetry`; `before` runs at the start of each scrape, to bring figures
+    /// up to date that nobody writes in between. It must not wait.
+    pub fn new(series: Box<dyn SeriesSource>, telemetry: Arc<Telemetry>, before: Box<dyn Fn() + Send + Sync>) -> Self {
+        Self { series, telemetry, before }
+    }
+
+    /// Starts one scrape.
+    pub fn begin(&self, format: Format) -> Exposition {
+        let begun = Instant::now();
+        (self.before)();
+        Exposition {
+            format,
+            stage: Stage::Users(self.series.begin(format)),
+            telemetry: Arc::clone(&self.telemetry),
+            begun,
+            bytes: 0,
+        }
+    }
+
+    /// The own metrics that it writes and counts scrapes in.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+}
+
+/// One scrape in the making. It counts once it was pulled to its end; one that is dropped before does not.
+pub struct Exposition {
+    format: Format,
+    stage: Stage,
+    telemetry: Arc<Telemetry>,
+    begun: Instant,
+    bytes: u64,
+}
+
+enum Stage {
+    Users(Box<dyn Pieces>),
+    Own,
+    Done,
+}
+
+impl fmt::Debug for Exposition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { format, bytes, .. } = self;
+        f.debug_struct("Exposition").field("format", format).field("bytes", bytes).finish_non_exhaustive()
+    }
+}
+
+impl Exposition {
+    /// Appends up to about [`PIECE_BYTES`] to `out`, which may be nothing; `false` once the exposition is whole.
+    pub fn next(&mut self, out: &mut Vec<u8>) -> bool {
+        let before = out.len();
+        match &mut self.stage {
+            Stage::Users(pieces) => {
+                if !pieces.next(out) {
+                    self.stage = Stage::Own;
+                }
+            }
+            Stage::Own => {
+                self.own(out);
+                self.stage = Stage::Done;
+            }
+            Stage::Done => return false,
+        }
+        self.bytes += (out.len() - before) as u64;
+        if matches!(self.stage, Stage::Done) {
+            self.telemetry.scraped(self.format, self.begun.elapsed(), self.bytes);
+            return false;
+        }
+        true
+    }
+
+    /// Appends the own metrics and the end mark.
+    fn own(&self, out: &mut Vec<u8>) {
+        let mut text = String::with_capacity(16 * 1024);
+        let registry = self.telemetry.registry();
+        let written = match self.format {
+            Format::Text => own::text(registry, &mut text),
+            Format::OpenMetrics => own::openmetrics(registry, &mut text),
+            // Not negotiated as long as it has no encoder.
+            Format::Protobuf => Ok(()),
+        };
+        // Collectors fail only with the writer, and a string takes everything; should one fail all the same, the
+        // series of users must not be lost with it.
+        if written.is_err() {
+            text.clear();
+        }
+        if self.format == Format::OpenMetrics {
+            text.push_str("# EOF\n");
+        }
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::config::OwnMetrics;
+
+    struct Lines(usize);
+    impl SeriesSource for Lines {
+        fn begin(&self, _: Format) -> Box<dyn Pieces> {
+            Box::new(Lines(self.0))
+        }
+    }
+    impl Pieces for Lines {
+        fn next(&mut self, out: &mut Vec<u8>) -> bool {
+            if self.0 == 0 {
+                return false;
+            }
+            self.0 -= 1;
+            out.extend_from_slice(b"a_total 1\n");
+            true
+        }
+    }
+
+    fn exposer(lines: usize) -> (Exposer, Arc<AtomicUsize>) {
+        let telemetry = Telemetry::new(vec![], vec![], Arc::default(), "x", OwnMetrics::Core);
+        let refreshed = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&refreshed);
+        let before = move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        };
+        (Exposer::new(Box::new(Lines(lines)), Arc::new(telemetry), Box::new(before)), refreshed)
+    }
+
+    fn pull(mut exposition: Exposition) -> String {
+        let mut out = Vec::new();
+        while exposition.next(&mut out) {}
+        assert!(!exposition.next(&mut out), "the end stays the end");
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn users_come_first_then_own_metrics_then_the_end_mark_of_openmetrics() {
+        let (exposer, refreshed) = exposer(2);
+        let text = pull(exposer.begin(Format::Text));
+        assert!(text.starts_with("a_total 1\na_total 1\n# HELP statsieve_build_info "), "{text}");
+        assert!(!text.contains("# EOF"));
+        let open = pull(exposer.begin(Format::OpenMetrics));
+        assert!(open.starts_with("a_total 1\na_total 1\n# HELP statsieve_build "), "{open}");
+        assert!(open.ends_with("\n# EOF\n") && open.matches("# EOF").count() == 1);
+        assert_eq!(refreshed.load(Ordering::Relaxed), 2);
+        assert_eq!(exposer.telemetry().scrapes(Format::Text), 1);
+        assert_eq!(exposer.telemetry().scrapes(Format::OpenMetrics), 1);
+    }
+
+    #[test]
+    fn a_scrape_that_is_given_up_does_not_count() {
+        let (exposer, _) = exposer(2);
+        let mut exposition = exposer.begin(Format::Text);
+        assert!(exposition.next(&mut Vec::new()));
+        drop(exposition);
+        assert_eq!(exposer.telemetry().scrapes(Format::Text), 0);
+    }
+}

@@ -1,7 +1,12 @@
 //! What the sidecar says of itself: the ledger of every line, and its own metrics.
 //!
 //! In: counts from the workers, once a batch. Out: `statsieve_*` and `process_*` families, for `expose`.
-//! Always: label values come from closed sets; one writer per [`Books`], so a count is a plain store.
+//! Always: label values come from closed sets; one writer per [`Books`], so a count is a plain store; every family is
+//! declared here, in [`FAMILIES`], and no other is exposed.
+
+mod registry;
+
+pub use registry::{ListenerFigures, Telemetry};
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -234,4 +239,129 @@ pub struct SeriesBooks {
     pub families: AtomicU64,
     /// Series made so far.
     pub created: AtomicU64,
+}
+
+/// What a family of our own is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises; its name ends in `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations in classic buckets.
+    Histogram,
+    /// Facts as labels of a constant 1; its name ends in `_info`.
+    Info,
+}
+
+/// A family of our own, as it is declared once for every format.
+#[derive(Debug)]
+pub struct Family {
+    /// The name without its unit and without `_total` or `_info`.
+    pub stem: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Its unit, which ends the name; empty if it counts things.
+    pub unit: &'static str,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// Whether `telemetry.own_metrics = "core"` keeps it.
+    pub core: bool,
+    /// The `# HELP` text; one line without a backslash, since it is written as it is.
+    pub help: &'static str,
+}
+
+impl Family {
+    const fn new(kind: Kind, stem: &'static str, unit: &'static str, help: &'static str) -> Self {
+        Self { stem, kind, unit, labels: &[], core: false, help }
+    }
+
+    const fn by(self, labels: &'static [&'static str]) -> Self {
+        Self { labels, ..self }
+    }
+
+    const fn core(self) -> Self {
+        Self { core: true, ..self }
+    }
+
+    /// The name that queries use, of a histogram without `_bucket`, `_sum` and `_count`.
+    pub fn name(&self) -> String {
+        let mut name = self.stem.to_owned();
+        if !self.unit.is_empty() {
+            name.push('_');
+            name.push_str(self.unit);
+        }
+        match self.kind {
+            Kind::Counter => name.push_str("_total"),
+            Kind::Info => name.push_str("_info"),
+            Kind::Gauge | Kind::Histogram => {}
+        }
+        name
+    }
+}
+
+/// Declares families and the list of all of them at once, so that none can be missing from it.
+macro_rules! families {
+    ($($name:ident = $kind:ident($stem:literal, $unit:literal, $help:literal)$(.$with:ident($($arg:expr)?))*;)+) => {
+        $(static $name: Family = Family::new(Kind::$kind, $stem, $unit, $help)$(.$with($($arg)?))*;)+
+
+        /// Every family the sidecar can expose of itself, in the order of the exposition.
+        pub static FAMILIES: &[&Family] = &[$(&$name,)+];
+    };
+}
+
+families! {
+    BUILD = Info("statsieve_build", "", "Version, source revision and compiler of this program.")
+        .by(&["version", "revision", "rustc"]).core();
+    CONFIG = Info("statsieve_config", "", "Hash of the configuration in force; instances that differ run different ones.")
+        .by(&["hash"]);
+    DATAGRAMS = Counter("statsieve_datagrams", "", "Datagrams read from the sockets.").by(&["listener"]);
+    RECEIVED = Counter("statsieve_received", "bytes", "Bytes of the datagrams read.").by(&["listener"]);
+    KERNEL_DROPPED = Counter("statsieve_kernel_dropped_datagrams", "",
+        "Datagrams the kernel dropped because the socket's queue was full.").by(&["listener"]).core();
+    QUEUE = Gauge("statsieve_receive_queue", "bytes", "Memory the kernel charges for datagrams that wait to be read.")
+        .by(&["listener"]).core();
+    QUEUE_LIMIT = Gauge("statsieve_receive_queue_limit", "bytes",
+        "Memory the kernel granted for datagrams that wait to be read.").by(&["listener"]).core();
+    LINES = Counter("statsieve_lines", "", "Lines taken up; blank ones are none.");
+    SAMPLES_RECORDED = Counter("statsieve_samples_recorded", "", "Samples recorded into a series.").by(&["type"]).core();
+    SAMPLES_DROPPED = Counter("statsieve_samples_dropped", "",
+        "Lines and samples refused, by the one reason for each; sampled and mapping_drop are intent, the rest is loss.")
+        .by(&["reason"]).core();
+    TAGS_DROPPED = Counter("statsieve_tags_dropped", "", "Tags left out or cut while their sample went on.")
+        .by(&["reason"]);
+    UNKNOWN_FIELDS = Counter("statsieve_unknown_fields", "",
+        "Fields of a line that were ignored, by their first letter.").by(&["field"]);
+    INVALID_RATES = Counter("statsieve_invalid_rates", "", "Client sample rates that could not be read and counted as 1.");
+    SERIES = Gauge("statsieve_series", "", "Series held for users, in sample lines of a text scrape.").core();
+    SERIES_LIMIT = Gauge("statsieve_series_limit", "", "The most that statsieve_series may reach.").core();
+    FAMILIES_HELD = Gauge("statsieve_families", "", "Metric names held for users.");
+    SERIES_CREATED = Counter("statsieve_series_created", "", "Series made.");
+    OVERFLOW = Counter("statsieve_overflow_samples", "",
+        "Samples that an overflow series took in place of one that a limit refused.");
+    CACHE_HITS = Counter("statsieve_identity_cache_hits", "", "Samples whose series was found by its identity.");
+    CACHE_MISSES = Counter("statsieve_identity_cache_misses", "", "Samples whose series had to be looked up by its labels.");
+    CACHE_EVICTIONS = Counter("statsieve_identity_cache_evictions", "", "Identities that gave way to others.");
+    CACHE_ENTRIES = Gauge("statsieve_identity_cache_entries", "", "Identities in the caches of all workers.");
+    INGEST_LATENCY = Histogram("statsieve_ingest_latency", "seconds",
+        "Time from a datagram's arrival in the kernel until all of its lines were recorded.");
+    SCRAPES = Counter("statsieve_scrapes", "", "Scrapes answered to the end.").by(&["format"]);
+    SCRAPE_DURATION = Histogram("statsieve_scrape_duration", "seconds",
+        "Time from the request of a scrape until its last part was handed over; a slow reader is part of it.");
+    SCRAPE_SIZE = Gauge("statsieve_scrape", "bytes", "Size of the last scrape before compression.");
+    ACCEPT_ERRORS = Counter("statsieve_http_accept_errors", "",
+        "Failures to accept an HTTP connection, for want of descriptors or memory.");
+    RELOAD_OK = Gauge("statsieve_config_last_reload_successful", "",
+        "Whether the last configuration read is the one in force.").core();
+    RELOAD_TIME = Gauge("statsieve_config_last_reload_success_timestamp", "seconds",
+        "When the configuration in force was read, in unix time.");
+    PROCESS_CPU = Counter("process_cpu", "seconds", "Total user and system CPU time spent in seconds.").core();
+    PROCESS_OPEN_FDS = Gauge("process_open_fds", "", "Number of open file descriptors.");
+    PROCESS_MAX_FDS = Gauge("process_max_fds", "", "Maximum number of open file descriptors.");
+    PROCESS_VIRTUAL = Gauge("process_virtual_memory", "bytes", "Virtual memory size in bytes.");
+    PROCESS_VIRTUAL_MAX = Gauge("process_virtual_memory_max", "bytes",
+        "Maximum amount of virtual memory available in bytes; 0 is no limit.");
+    PROCESS_RESIDENT = Gauge("process_resident_memory", "bytes", "Resident memory size in bytes.").core();
+    PROCESS_START = Gauge("process_start_time", "seconds", "Start time of the process since unix epoch in seconds.");
+    PROCESS_THREADS = Gauge("process_threads", "", "Number of OS threads in the process.");
 }

@@ -1,52 +1,43 @@
 //! User series as text: Prometheus 0.0.4 and OpenMetrics 1.0.
 //!
-//! In: the store. Out: the text of all families, piece by piece.
+//! In: the store. Out: the text of all its families, piece by piece.
 //! Always: a piece is made under the store's lock and is short; a family's lines stand together; names and labels are
 //! the same in both formats, so a counter without `_total` is `unknown` in OpenMetrics.
 //! Follows: Prometheus text format 0.0.4; OpenMetrics 1.0.0.
 
 use std::sync::Arc;
 
+use super::{PIECE_BYTES, Pieces, SeriesSource};
 use crate::aggregate::{Family, Reader, Series, Store};
+use crate::config::Format;
 use crate::map::Kind;
 
-/// A piece is handed on once it is this long, bytes. At ten nanoseconds a line it holds the store's lock for 20 us.
-const PIECE: usize = 64 * 1024;
-
-/// The two text formats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// Prometheus text 0.0.4.
-    Classic,
-    /// OpenMetrics text 1.0.0, without its closing `# EOF`.
-    OpenMetrics,
+impl SeriesSource for Arc<Store> {
+    fn begin(&self, format: Format) -> Box<dyn Pieces> {
+        Box::new(UserText { store: self.clone(), format, family: 0, series: 0, counts: Vec::new() })
+    }
 }
 
 /// The text of all user series in the making.
 #[derive(Debug)]
-pub struct UserText {
+struct UserText {
     store: Arc<Store>,
-    dialect: Dialect,
-    /// The next family and the next of its series; both only ever grow at their ends.
+    format: Format,
+    /// The next family and the next of its series; both lists only grow at their ends.
     family: usize,
     series: usize,
     counts: Vec<f64>,
 }
 
-impl UserText {
-    /// Starts at the first family.
-    pub fn new(store: Arc<Store>, dialect: Dialect) -> Self {
-        Self { store, dialect, family: 0, series: 0, counts: Vec::new() }
-    }
-
-    /// Appends the next piece, and says whether more may follow.
-    pub fn next(&mut self, out: &mut Vec<u8>) -> bool {
+impl Pieces for UserText {
+    fn next(&mut self, out: &mut Vec<u8>) -> bool {
         let store = self.store.clone();
+        // At ten nanoseconds a line a piece holds this lock for some 20 us.
         let reader = store.read();
-        let enough = out.len() + PIECE;
+        let enough = out.len() + PIECE_BYTES;
         while let Some(family) = reader.families().get(self.family) {
             if self.series == 0 && !family.series().is_empty() {
-                write_header(&reader, family, self.dialect, out);
+                write_header(&reader, family, self.format, out);
             }
             while let Some(series) = family.series().get(self.series) {
                 self.write_series(&reader, family, series, out);
@@ -60,7 +51,9 @@ impl UserText {
         }
         false
     }
+}
 
+impl UserText {
     fn write_series(&mut self, reader: &Reader<'_>, family: &Family, series: &Series, out: &mut Vec<u8>) {
         if family.kind() != Kind::Histogram {
             write_sample(family.name(), "", series.labels(), None, reader.value(family.kind(), series), out);
@@ -77,10 +70,10 @@ impl UserText {
     }
 }
 
-fn write_header(reader: &Reader<'_>, family: &Family, dialect: Dialect, out: &mut Vec<u8>) {
-    let (name, word) = match dialect {
-        Dialect::Classic => (family.name(), family.kind().word()),
-        Dialect::OpenMetrics => open_metrics_type(reader, family),
+fn write_header(reader: &Reader<'_>, family: &Family, format: Format, out: &mut Vec<u8>) {
+    let (name, word) = match format {
+        Format::OpenMetrics => open_metrics_type(reader, family),
+        _ => (family.name(), family.kind().word()),
     };
     out.extend_from_slice(b"# HELP ");
     out.extend_from_slice(name.as_bytes());
@@ -89,7 +82,7 @@ fn write_header(reader: &Reader<'_>, family: &Family, dialect: Dialect, out: &mu
         match byte {
             b'\\' => out.extend_from_slice(b"\\\\"),
             b'\n' => out.extend_from_slice(b"\\n"),
-            b'"' if dialect == Dialect::OpenMetrics => out.extend_from_slice(b"\\\""),
+            b'"' if format == Format::OpenMetrics => out.extend_from_slice(b"\\\""),
             _ => out.push(byte),
         }
     }

@@ -1,0 +1,534 @@
+//! Keeps the sidecar's own metrics and hands them to a scrape.
+//!
+//! In: books that others write. Out: a `prometheus_client` registry whose collectors read those books when they are
+//! asked, so nothing is counted twice and nothing is copied between scrapes.
+//! Not here: names, help and labels (`telemetry`), text (`expose::own`).
+//! Always: a histogram's `_count` is the sum of its buckets; a family without a series is not exposed.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::*;
+use crate::config::{Format, OwnMetrics};
+
+/// Upper bounds of `statsieve_scrape_duration_seconds`; the last bucket is `+Inf`.
+const SCRAPE_BOUNDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
+
+/// The formats with the label text each is counted under.
+const FORMATS: [(Format, &str); 3] =
+    [(Format::Text, "text"), (Format::OpenMetrics, "openmetrics"), (Format::Protobuf, "protobuf")];
+
+/// The sidecar's own metrics: reads the books of all workers and sockets, and keeps those of scrapes and reloads.
+#[derive(Debug)]
+pub struct Telemetry {
+    ledger: Arc<Ledger>,
+    registry: Registry,
+}
+
+impl Telemetry {
+    /// Own metrics over these books: one of `workers` for each worker, one of `sockets` for each socket.
+    ///
+    /// `config_hash` names the configuration in force, which counts as read now.
+    pub fn new(
+        workers: Vec<Arc<Books>>,
+        sockets: Vec<Arc<SocketBooks>>,
+        series: Arc<SeriesBooks>,
+        config_hash: &str,
+        level: OwnMetrics,
+    ) -> Self {
+        let ledger = Arc::new(Ledger {
+            level,
+            workers,
+            sockets,
+            series,
+            config_hash: Mutex::new(config_hash.to_owned()),
+            reload_successful: AtomicBool::new(true),
+            reload_time_ms: AtomicU64::new(unix_ms()),
+            scrapes: Default::default(),
+            scrape_duration: Histogram::new(SCRAPE_BOUNDS),
+            scrape_bytes: AtomicU64::new(0),
+            accept_errors: AtomicU64::new(0),
+        });
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Arc::clone(&ledger)));
+        registry.register_collector(Box::new(Process { level }));
+        Self { ledger, registry }
+    }
+
+    /// What an encoder of own metrics walks.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The tallies of all workers as last published, added up.
+    pub fn tally(&self) -> Tally {
+        self.ledger.tally()
+    }
+
+    /// What the sockets of each kind have taken in, for the kinds that have a socket.
+    pub fn listeners(&self) -> Vec<(Listener, ListenerFigures)> {
+        self.ledger.listeners()
+    }
+
+    /// What the series store holds.
+    pub fn series(&self) -> &SeriesBooks {
+        &self.ledger.series
+    }
+
+    /// A scrape was made to its end, in `took`, of `bytes` before compression.
+    pub fn scraped(&self, format: Format, took: Duration, bytes: u64) {
+        self.ledger.scrapes[place(format)].fetch_add(1, Relaxed);
+        self.ledger.scrape_duration.observe(took.as_secs_f64());
+        self.ledger.scrape_bytes.store(bytes, Relaxed);
+    }
+
+    /// Scrapes answered to the end in one format.
+    pub fn scrapes(&self, format: Format) -> u64 {
+        self.ledger.scrapes[place(format)].load(Relaxed)
+    }
+
+    /// An HTTP connection could not be accepted.
+    pub fn accept_failed(&self) {
+        self.ledger.accept_errors.fetch_add(1, Relaxed);
+    }
+
+    /// A configuration was read and is in force from now on.
+    pub fn config_applied(&self, hash: &str) {
+        hash.clone_into(&mut self.ledger.config_hash());
+        self.ledger.reload_time_ms.store(unix_ms(), Relaxed);
+        self.ledger.reload_successful.store(true, Relaxed);
+    }
+
+    /// A configuration was read and refused; the one before it stays.
+    pub fn config_refused(&self) {
+        self.ledger.reload_successful.store(false, Relaxed);
+    }
+}
+
+/// What the sockets of one kind have taken in, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerFigures {
+    /// Datagrams read.
+    pub datagrams: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Datagrams the kernel dropped, as far as it has told.
+    pub kernel_dropped: u64,
+    /// Bytes that wait to be read, as the kernel charges them.
+    pub queue_bytes: u64,
+    /// The most that may wait.
+    pub queue_limit_bytes: u64,
+}
+
+/// Milliseconds since 1970; 0 if the clock stands before that.
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+fn place(format: Format) -> usize {
+    match format {
+        Format::Text => 0,
+        Format::OpenMetrics => 1,
+        Format::Protobuf => 2,
+    }
+}
+
+#[derive(Debug)]
+struct Ledger {
+    level: OwnMetrics,
+    workers: Vec<Arc<Books>>,
+    sockets: Vec<Arc<SocketBooks>>,
+    series: Arc<SeriesBooks>,
+    config_hash: Mutex<String>,
+    reload_successful: AtomicBool,
+    reload_time_ms: AtomicU64,
+    scrapes: [AtomicU64; FORMATS.len()],
+    scrape_duration: Histogram,
+    scrape_bytes: AtomicU64,
+    accept_errors: AtomicU64,
+}
+
+impl Ledger {
+    fn tally(&self) -> Tally {
+        let mut sum = Tally::default();
+        for books in &self.workers {
+            sum.merge(&books.read());
+        }
+        sum
+    }
+
+    fn listeners(&self) -> Vec<(Listener, ListenerFigures)> {
+        let mut kinds: [Option<ListenerFigures>; Listener::COUNT] = Default::default();
+        for socket in &self.sockets {
+            let sum = kinds[socket.listener.index()].get_or_insert_default();
+            sum.datagrams += socket.datagrams.load(Relaxed);
+            sum.bytes += socket.bytes.load(Relaxed);
+            sum.kernel_dropped += socket.kernel_dropped.load(Relaxed);
+            sum.queue_bytes += socket.queue_bytes.load(Relaxed);
+            sum.queue_limit_bytes += socket.queue_limit_bytes.load(Relaxed);
+        }
+        Listener::ALL.iter().filter_map(|kind| kinds[kind.index()].map(|sum| (*kind, sum))).collect()
+    }
+
+    /// A poisoned lock still guards a whole hash: it is only ever assigned.
+    fn config_hash(&self) -> MutexGuard<'_, String> {
+        self.config_hash.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collector for Ledger {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Out { encoder, level: self.level };
+        let tally = self.tally();
+        let listeners = self.listeners();
+        let full = self.level == OwnMetrics::Full;
+        // A stream is read only as fast as it is taken, and only UDP queues tell their fill.
+        let datagram_kinds =
+            || listeners.iter().filter(|(kind, _)| matches!(kind, Listener::Udp | Listener::UnixDatagram));
+        let udp = || listeners.iter().filter(|(kind, _)| *kind == Listener::Udp);
+
+        let build = [
+            env!("CARGO_PKG_VERSION"),
+            option_env!("STATSIEVE_REVISION").unwrap_or("unknown"),
+            option_env!("STATSIEVE_RUSTC").unwrap_or("unknown"),
+        ];
+        out.info(&BUILD, &build)?;
+        out.info(&CONFIG, &[self.config_hash().as_str()])?;
+
+        out.counters(&DATAGRAMS, listeners.iter().map(|(kind, sum)| (kind.label(), sum.datagrams)))?;
+        out.counters(&RECEIVED, listeners.iter().map(|(kind, sum)| (kind.label(), sum.bytes)))?;
+        out.counters(&KERNEL_DROPPED, datagram_kinds().map(|(kind, sum)| (kind.label(), sum.kernel_dropped)))?;
+        out.gauges(&QUEUE, udp().map(|(kind, sum)| (kind.label(), sum.queue_bytes)))?;
+        out.gauges(&QUEUE_LIMIT, udp().map(|(kind, sum)| (kind.label(), sum.queue_limit_bytes)))?;
+
+        out.counter(&LINES, tally.get(Count::Lines))?;
+        if full {
+            out.counters(
+                &SAMPLES_RECORDED,
+                SampleType::ALL.iter().map(|kind| (kind.label(), tally.recorded_of(*kind))),
+            )?;
+        } else {
+            // The eight types are most of what 30 series could hold; a sum over them reads the same either way.
+            out.counter(&SAMPLES_RECORDED, SampleType::ALL.iter().map(|kind| tally.recorded_of(*kind)).sum::<u64>())?;
+        }
+        out.counters(
+            &SAMPLES_DROPPED,
+            DropReason::ALL.iter().map(|reason| (reason.label(), tally.dropped_for(*reason))),
+        )?;
+        out.counters(
+            &TAGS_DROPPED,
+            TagDropReason::ALL.iter().map(|reason| (reason.label(), tally.tags_dropped_for(*reason))),
+        )?;
+        out.counters(&UNKNOWN_FIELDS, tally.unknown_fields())?;
+        out.counter(&INVALID_RATES, tally.get(Count::InvalidRates))?;
+
+        out.gauge(&SERIES, self.series.sample_lines.load(Relaxed))?;
+        out.gauge(&SERIES_LIMIT, self.series.limit.load(Relaxed))?;
+        out.gauge(&FAMILIES_HELD, self.series.families.load(Relaxed))?;
+        out.counter(&SERIES_CREATED, self.series.created.load(Relaxed))?;
+        out.counter(&OVERFLOW, tally.get(Count::OverflowSamples))?;
+        out.counter(&CACHE_HITS, tally.get(Count::CacheHits))?;
+        out.counter(&CACHE_MISSES, tally.get(Count::CacheMisses))?;
+        out.counter(&CACHE_EVICTIONS, tally.get(Count::CacheEvictions))?;
+        out.gauge(&CACHE_ENTRIES, tally.get(Count::CacheEntries))?;
+
+        let (counts, sum) = tally.latencies();
+        if let Some(mut family) = out.family(&INGEST_LATENCY)? {
+            let bounds = LATENCY_BOUNDS.iter().copied().chain([f64::INFINITY]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
+            family.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)?;
+        }
+
+        out.counters(
+            &SCRAPES,
+            FORMATS.iter().map(|(format, label)| (*label, self.scrapes[place(*format)].load(Relaxed))),
+        )?;
+        if let Some(family) = out.family(&SCRAPE_DURATION)? {
+            self.scrape_duration.encode(family)?;
+        }
+        out.gauge(&SCRAPE_SIZE, self.scrape_bytes.load(Relaxed))?;
+        out.counter(&ACCEPT_ERRORS, self.accept_errors.load(Relaxed))?;
+        out.gauge(&RELOAD_OK, u64::from(self.reload_successful.load(Relaxed)))?;
+        if let Some(mut family) = out.family(&RELOAD_TIME)? {
+            family.encode_gauge(&(self.reload_time_ms.load(Relaxed) as f64 / 1e3))?;
+        }
+        Ok(())
+    }
+}
+
+/// `process_*`, read from the kernel at each scrape; what it does not tell is left out.
+#[derive(Debug)]
+struct Process {
+    level: OwnMetrics,
+}
+
+impl Collector for Process {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let now = metrics_process::collector::collect();
+        let mut out = Out { encoder, level: self.level };
+        if let Some(seconds) = now.cpu_seconds_total
+            && let Some(mut family) = out.family(&PROCESS_CPU)?
+        {
+            family.encode_counter::<NoLabelSet, f64, f64>(&seconds, None)?;
+        }
+        for (family, value) in [
+            (&PROCESS_OPEN_FDS, now.open_fds),
+            (&PROCESS_MAX_FDS, now.max_fds),
+            (&PROCESS_VIRTUAL, now.virtual_memory_bytes),
+            (&PROCESS_VIRTUAL_MAX, now.virtual_memory_max_bytes),
+            (&PROCESS_RESIDENT, now.resident_memory_bytes),
+            (&PROCESS_START, now.start_time_seconds),
+            (&PROCESS_THREADS, now.threads),
+        ] {
+            if let Some(value) = value {
+                out.gauge(family, value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes declared families, leaving out those that the level does not show.
+struct Out<'a> {
+    encoder: DescriptorEncoder<'a>,
+    level: OwnMetrics,
+}
+
+impl Out<'_> {
+    /// Opens a family; `None` if it is not shown.
+    fn family(&mut self, family: &'static Family) -> Result<Option<MetricEncoder<'_>>, fmt::Error> {
+        if self.level == OwnMetrics::Core && !family.core {
+            return Ok(None);
+        }
+        let kind = match family.kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
+            Kind::Info => MetricType::Info,
+        };
+        let unit: Option<&'static Unit> = match family.unit {
+            "bytes" => Some(&Unit::Bytes),
+            "seconds" => Some(&Unit::Seconds),
+            _ => None,
+        };
+        self.encoder.encode_descriptor(family.stem, family.help, unit, kind).map(Some)
+    }
+
+    fn counter(&mut self, family: &'static Family, value: u64) -> fmt::Result {
+        match self.family(family)? {
+            Some(mut metric) => metric.encode_counter::<NoLabelSet, u64, f64>(&value, None),
+            None => Ok(()),
+        }
+    }
+
+    fn gauge(&mut self, family: &'static Family, value: u64) -> fmt::Result {
+        match self.family(family)? {
+            Some(mut metric) => metric.encode_gauge(&value),
+            None => Ok(()),
+        }
+    }
+
+    /// One series per value of the family's only label.
+    fn counters(&mut self, family: &'static Family, values: impl Iterator<Item = (&'static str, u64)>) -> fmt::Result {
+        self.labelled(family, values, |metric, value| metric.encode_counter::<NoLabelSet, u64, f64>(&value, None))
+    }
+
+    /// One series per value of the family's only label.
+    fn gauges(&mut self, family: &'static Family, values: impl Iterator<Item = (&'static str, u64)>) -> fmt::Result {
+        self.labelled(family, values, |metric, value| metric.encode_gauge(&value))
+    }
+
+    fn labelled(
+        &mut self,
+        family: &'static Family,
+        values: impl Iterator<Item = (&'static str, u64)>,
+        write: impl Fn(&mut MetricEncoder<'_>, u64) -> fmt::Result,
+    ) -> fmt::Result {
+        let mut values = values.peekable();
+        if values.peek().is_none() {
+            return Ok(());
+        }
+        if let Some(mut metric) = self.family(family)? {
+            for (label, value) in values {
+                write(&mut metric.encode_family(&[(family.labels[0], label)])?, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A constant 1 with the family's labels, which `values` gives in order.
+    fn info(&mut self, family: &'static Family, values: &[&str]) -> fmt::Result {
+        let labels: Vec<(&str, &str)> = family.labels.iter().copied().zip(values.iter().copied()).collect();
+        match self.family(family)? {
+            Some(mut metric) => metric.encode_info(&labels),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::expose::own;
+
+    fn telemetry(level: OwnMetrics, kinds: &[Listener]) -> (Telemetry, [Arc<Books>; 2], Vec<Arc<SocketBooks>>) {
+        let workers = [Arc::new(Books::default()), Arc::new(Books::default())];
+        let sockets: Vec<_> = kinds.iter().map(|kind| Arc::new(SocketBooks::new(*kind, 1000))).collect();
+        let telemetry = Telemetry::new(workers.to_vec(), sockets.clone(), Arc::default(), "c0ffee", level);
+        (telemetry, workers, sockets)
+    }
+
+    fn text(telemetry: &Telemetry) -> String {
+        let mut out = String::new();
+        own::text(telemetry.registry(), &mut out).unwrap();
+        out
+    }
+
+    fn samples(text: &str) -> BTreeMap<&str, f64> {
+        text.lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| line.rsplit_once(' ').unwrap())
+            .map(|(series, value)| (series, value.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn tallies_of_all_workers_and_sockets_are_added_up_when_asked() {
+        let (telemetry, workers, sockets) =
+            telemetry(OwnMetrics::Full, &[Listener::Udp, Listener::Udp, Listener::UnixDatagram]);
+        let mut tally = Tally::default();
+        tally.add(Count::Lines, 5);
+        tally.recorded(SampleType::Gauge);
+        tally.dropped(DropReason::Sampled);
+        tally.tags_dropped(TagDropReason::Bare, 2);
+        tally.unknown_field(b'z');
+        tally.set(Count::CacheEntries, 3);
+        tally.latency(900_000);
+        workers[0].publish(&tally);
+        tally.latency(5_000_000_000);
+        workers[1].publish(&tally);
+        for socket in &sockets {
+            socket.datagrams.store(4, Relaxed);
+            socket.kernel_dropped.store(1, Relaxed);
+            socket.queue_bytes.store(10, Relaxed);
+        }
+        telemetry.series().created.store(9, Relaxed);
+        telemetry.scraped(Format::OpenMetrics, Duration::from_millis(2), 1234);
+
+        let text = text(&telemetry);
+        let found = samples(&text);
+        for (series, expected) in [
+            ("statsieve_lines_total", 10.0),
+            ("statsieve_samples_recorded_total{type=\"gauge\"}", 2.0),
+            ("statsieve_samples_recorded_total{type=\"service_check\"}", 0.0),
+            ("statsieve_samples_dropped_total{reason=\"sampled\"}", 2.0),
+            ("statsieve_samples_dropped_total{reason=\"cardinality\"}", 0.0),
+            ("statsieve_tags_dropped_total{reason=\"bare\"}", 4.0),
+            ("statsieve_unknown_fields_total{field=\"z\"}", 2.0),
+            ("statsieve_identity_cache_entries", 6.0),
+            ("statsieve_datagrams_total{listener=\"udp\"}", 8.0),
+            ("statsieve_datagrams_total{listener=\"unix_datagram\"}", 4.0),
+            ("statsieve_kernel_dropped_datagrams_total{listener=\"udp\"}", 2.0),
+            ("statsieve_receive_queue_bytes{listener=\"udp\"}", 20.0),
+            ("statsieve_receive_queue_limit_bytes{listener=\"udp\"}", 2000.0),
+            ("statsieve_series_created_total", 9.0),
+            ("statsieve_ingest_latency_seconds_bucket{le=\"0.0005\"}", 0.0),
+            ("statsieve_ingest_latency_seconds_bucket{le=\"0.001\"}", 2.0),
+            ("statsieve_ingest_latency_seconds_bucket{le=\"1.0\"}", 2.0),
+            ("statsieve_ingest_latency_seconds_bucket{le=\"+Inf\"}", 3.0),
+            ("statsieve_ingest_latency_seconds_count", 3.0),
+            ("statsieve_ingest_latency_seconds_sum", 5.0018),
+            ("statsieve_scrapes_total{format=\"openmetrics\"}", 1.0),
+            ("statsieve_scrapes_total{format=\"protobuf\"}", 0.0),
+            ("statsieve_scrape_bytes", 1234.0),
+            ("statsieve_scrape_duration_seconds_bucket{le=\"0.0025\"}", 1.0),
+            ("statsieve_config_info{hash=\"c0ffee\"}", 1.0),
+            ("statsieve_config_last_reload_successful", 1.0),
+        ] {
+            assert_eq!(found.get(series), Some(&expected), "{series}");
+        }
+        assert_eq!(found.keys().filter(|series| series.contains("unknown_fields")).count(), 1);
+        assert!(!text.contains("listener=\"tcp\""), "a kind without a socket is not exposed");
+        assert!(!text.contains("queue_bytes{listener=\"unix_datagram\"}"), "only UDP tells its fill");
+        assert!(found["process_resident_memory_bytes"] > 1e6);
+        assert!(found["process_start_time_seconds"] > 1e9);
+        assert_eq!(telemetry.tally().get(Count::Lines), 10);
+        assert_eq!(telemetry.listeners()[0].1.datagrams, 8);
+    }
+
+    #[test]
+    fn the_books_may_be_read_any_number_of_times_without_counting_twice() {
+        let (telemetry, workers, _) = telemetry(OwnMetrics::Full, &[Listener::Udp]);
+        let mut tally = Tally::default();
+        tally.add(Count::Lines, 7);
+        workers[0].publish(&tally);
+        for _ in 0..3 {
+            assert_eq!(samples(&text(&telemetry))["statsieve_lines_total"], 7.0);
+        }
+    }
+
+    #[test]
+    fn core_is_at_most_30_series_whatever_was_counted() {
+        let (telemetry, workers, _) = telemetry(OwnMetrics::Core, Listener::ALL);
+        let mut tally = Tally::default();
+        SampleType::ALL.iter().for_each(|kind| tally.recorded(*kind));
+        DropReason::ALL.iter().for_each(|reason| tally.dropped(*reason));
+        (0..=255).for_each(|letter| tally.unknown_field(letter));
+        workers[0].publish(&tally);
+        let text = text(&telemetry);
+        let found = samples(&text);
+        assert!(found.len() <= 30, "{} series:\n{text}", found.len());
+        assert_eq!(found["statsieve_samples_recorded_total"], 8.0);
+        assert_eq!(found.keys().filter(|series| series.starts_with("statsieve_samples_dropped_total{")).count(), 18);
+    }
+
+    #[test]
+    fn what_is_declared_is_what_is_exposed_in_the_same_order() {
+        let (telemetry, workers, _) = telemetry(OwnMetrics::Full, Listener::ALL);
+        let mut tally = Tally::default();
+        tally.unknown_field(b'x');
+        workers[0].publish(&tally);
+        let text = text(&telemetry);
+        let exposed: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        let declared: Vec<String> = FAMILIES.iter().map(|family| family.name()).collect();
+        assert_eq!(exposed, declared);
+        for family in FAMILIES {
+            let help = format!("# HELP {} {}\n", family.name(), family.help);
+            assert!(text.contains(&help), "{help}");
+            assert!(!family.help.contains(['\\', '\n']) && family.help.ends_with('.'), "{}", family.help);
+            let labels: BTreeSet<&str> = family.labels.iter().copied().collect();
+            for line in text.lines().filter(|line| {
+                line.strip_prefix(family.name().as_str()).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            }) {
+                let inside = line.split_once('{').map_or("", |(_, rest)| rest.split_once('}').unwrap().0);
+                let found: BTreeSet<&str> =
+                    inside.split(',').filter_map(|pair| Some(pair.split_once('=')?.0)).collect();
+                assert_eq!(found, labels, "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_configuration_leaves_the_hash_and_says_so() {
+        let (telemetry, ..) = telemetry(OwnMetrics::Full, &[]);
+        telemetry.config_refused();
+        let refused = text(&telemetry);
+        assert_eq!(samples(&refused)["statsieve_config_info{hash=\"c0ffee\"}"], 1.0);
+        assert_eq!(samples(&refused)["statsieve_config_last_reload_successful"], 0.0);
+        telemetry.config_applied("beef");
+        let applied = text(&telemetry);
+        assert_eq!(samples(&applied)["statsieve_config_info{hash=\"beef\"}"], 1.0);
+        assert_eq!(samples(&applied)["statsieve_config_last_reload_successful"], 1.0);
+    }
+}

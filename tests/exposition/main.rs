@@ -1,0 +1,523 @@
+//! The HTTP side from the outside: what is on the wire for each request, and what a bad client can do.
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+mod client;
+mod lint;
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, LazyLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use statsieve::config::{Format, Http, OwnMetrics};
+use statsieve::expose::http::{self, State};
+use statsieve::expose::lifecycle::Lifecycle;
+use statsieve::expose::{Exposer, PIECE_BYTES, Pieces, SeriesSource};
+use statsieve::telemetry::{Listener, SocketBooks, Telemetry};
+
+use client::{Answer, Client, PATIENCE};
+
+const LINE: &[u8] = b"bot_messages_total{n=\"0123456789\"} 1\n";
+const LINES_A_PIECE: usize = PIECE_BYTES / LINE.len();
+
+/// Pieces for a scrape in OpenMetrics; one in text has a single line.
+struct Source {
+    pieces: usize,
+    made: Arc<AtomicUsize>,
+}
+
+struct Walk {
+    left: usize,
+    piece: &'static [u8],
+    made: Arc<AtomicUsize>,
+}
+
+impl SeriesSource for Source {
+    fn begin(&self, format: Format) -> Box<dyn Pieces> {
+        let made = Arc::clone(&self.made);
+        if format == Format::OpenMetrics && self.pieces > 0 {
+            static PIECE: LazyLock<Vec<u8>> = LazyLock::new(|| LINE.repeat(LINES_A_PIECE));
+            Box::new(Walk { left: self.pieces, piece: &PIECE, made })
+        } else {
+            Box::new(Walk { left: 1, piece: b"# TYPE bot_level gauge\nbot_level 1\n", made })
+        }
+    }
+}
+
+impl Pieces for Walk {
+    fn next(&mut self, out: &mut Vec<u8>) -> bool {
+        self.left -= 1;
+        out.extend_from_slice(self.piece);
+        self.made.fetch_add(1, SeqCst);
+        self.left > 0
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    lifecycle: Arc<Lifecycle>,
+    telemetry: Arc<Telemetry>,
+    made: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Setup {
+    http: Http,
+    header_timeout: Duration,
+    pieces: usize,
+    source: Option<Box<dyn SeriesSource>>,
+}
+
+fn setup() -> Setup {
+    Setup {
+        http: Http {
+            listen: "127.0.0.1:0".to_owned(),
+            metrics_path: "/metrics".to_owned(),
+            formats: vec![Format::OpenMetrics, Format::Protobuf, Format::Text],
+            max_connections: 64,
+            write_timeout: PATIENCE,
+            drain: Duration::ZERO,
+        },
+        header_timeout: PATIENCE,
+        pieces: 0,
+        source: None,
+    }
+}
+
+impl Setup {
+    fn start(self) -> Server {
+        let sockets = vec![Arc::new(SocketBooks::new(Listener::Udp, 1 << 20))];
+        let telemetry = Arc::new(Telemetry::new(vec![], sockets, Arc::default(), "c0ffee", OwnMetrics::Full));
+        let lifecycle = Arc::new(Lifecycle::default());
+        let made = Arc::new(AtomicUsize::new(0));
+        let source = self.source.unwrap_or_else(|| Box::new(Source { pieces: self.pieces, made: Arc::clone(&made) }));
+        let exposer = Exposer::new(source, Arc::clone(&telemetry), Box::new(|| {}));
+        let mut state = State::new(&self.http, exposer, Arc::clone(&lifecycle));
+        state.header_timeout = self.header_timeout;
+        let listener = http::bind(&self.http.listen).unwrap();
+        let address = listener.local_addr().unwrap();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(http::serve(listener, Arc::new(state))).unwrap();
+        });
+        Server { address, lifecycle, telemetry, made, thread: Some(thread) }
+    }
+}
+
+impl Server {
+    fn ask(&self, method: &str, path: &str, headers: &[&str]) -> Answer {
+        let mut client = Client::connect(self.address);
+        client.request(method, path, headers);
+        if method == "HEAD" { client.head().unwrap() } else { client.answer().unwrap() }
+    }
+
+    fn get(&self, path: &str, headers: &[&str]) -> Answer {
+        self.ask("GET", path, headers)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.lifecycle.stop();
+        let ended = self.thread.take().unwrap().join();
+        if !std::thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const ACCEPT_OPEN: &str = "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+
+#[test]
+fn the_format_is_the_one_asked_for() {
+    let server = setup().start();
+    for (headers, kind, end) in [
+        (&[][..], TEXT, "\n"),
+        (&["Accept: */*"][..], TEXT, "\n"),
+        (&[ACCEPT_OPEN][..], OPEN, "\n# EOF\n"),
+        // Several lines are one list.
+        (&["Accept: text/plain;q=0.1", "X-Between: 1", "Accept: application/openmetrics-text"][..], OPEN, "\n# EOF\n"),
+        (
+            &["Accept: application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;q=0.2"][..],
+            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+            "\n# EOF\n",
+        ),
+    ] {
+        let answer = server.get("/metrics?name=x", headers);
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-type"), Some(kind), "{headers:?}");
+        assert_eq!(answer.header("vary"), Some("Accept, Accept-Encoding"));
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.header("content-encoding"), None);
+        let length: usize = answer.header("content-length").unwrap().parse().unwrap();
+        assert_eq!(length, answer.body.len(), "what fits in a piece says its length");
+        assert!(answer.text().starts_with("# TYPE bot_level gauge\nbot_level 1\n"));
+        assert!(answer.text().ends_with(end));
+    }
+}
+
+#[test]
+fn formats_that_are_not_offered_are_not_given() {
+    let mut setup = setup();
+    setup.http.formats = vec![Format::Protobuf, Format::Text];
+    let server = setup.start();
+    let protobuf = "Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+    for accept in [ACCEPT_OPEN, protobuf] {
+        assert_eq!(server.get("/metrics", &[accept]).header("content-type"), Some(TEXT), "{accept}");
+    }
+}
+
+#[test]
+fn head_has_the_headers_of_get_without_a_scrape() {
+    let server = setup().start();
+    let mut client = Client::connect(server.address);
+    let headers = [ACCEPT_OPEN, "Accept-Encoding: gzip"];
+    client.request("GET", "/metrics", &headers);
+    let get = client.answer().unwrap();
+    let made = server.made.load(SeqCst);
+    client.request("HEAD", "/metrics", &headers);
+    let head = client.head().unwrap();
+    assert_eq!(head.status, 200);
+    for name in ["content-type", "content-encoding", "vary", "x-content-type-options"] {
+        assert!(get.header(name).is_some());
+        assert_eq!(head.header(name), get.header(name), "{name}");
+    }
+    assert_eq!(head.header("content-length"), None, "it is not known without making the body");
+    assert_eq!(server.made.load(SeqCst), made, "nothing was made");
+    // The connection goes on, so nothing of a body was sent.
+    for path in ["/", "/-/healthy"] {
+        client.request("GET", path, &[]);
+        let get = client.answer().unwrap();
+        client.request("HEAD", path, &[]);
+        let head = client.head().unwrap();
+        assert_eq!(head.status, 200);
+        for name in ["content-type", "content-length", "x-content-type-options"] {
+            assert_eq!(head.header(name), get.header(name), "{name} of {path}");
+        }
+    }
+    assert_eq!(server.telemetry.scrapes(Format::OpenMetrics), 1);
+}
+
+#[test]
+fn paths_and_methods_are_matched_exactly() {
+    let server = setup().start();
+    for (method, path, status) in [
+        ("GET", "/metrics/", 404),
+        ("GET", "/Metrics", 404),
+        ("GET", "//", 404),
+        ("GET", "/-/reload", 404),
+        ("POST", "/nothing", 404),
+        ("POST", "/metrics", 405),
+        ("PUT", "/-/ready", 405),
+        ("DELETE", "/", 405),
+        ("OPTIONS", "/-/healthy", 405),
+        ("GET", "/-/healthy", 200),
+        ("GET", "/", 200),
+    ] {
+        let answer = server.ask(method, path, &[]);
+        assert_eq!(answer.status, status, "{method} {path}");
+        assert_eq!(answer.header("allow"), (status == 405).then_some("GET, HEAD"), "{method} {path}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    }
+    assert_eq!(server.telemetry.scrapes(Format::Text), 0);
+}
+
+#[test]
+fn the_landing_page_leads_to_the_metrics_and_needs_nothing_from_outside() {
+    let mut setup = setup();
+    setup.http.metrics_path = "/own&path".to_owned();
+    let server = setup.start();
+    let page = server.get("/", &[]);
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
+    assert!(page.text().contains("<a href=\"/own&amp;path\">"));
+    assert!(page.text().contains(env!("CARGO_PKG_VERSION")));
+    for none in ["://", "src=", "{version}", "{metrics_path}"] {
+        assert!(!page.text().contains(none), "{none}");
+    }
+    assert_eq!(server.get("/own&path", &[]).status, 200);
+    assert_eq!(server.get("/metrics", &[]).status, 404);
+}
+
+#[test]
+fn gzip_is_given_only_where_it_is_asked_for_and_holds_the_same_text() {
+    let mut setup = setup();
+    setup.pieces = 12;
+    let server = setup.start();
+    for (coding, compressed) in [
+        ("gzip", true),
+        ("gzip, deflate", true),
+        ("gzip, identity;q=0", true),
+        ("gzip;q=0", false),
+        ("identity", false),
+        ("*", false),
+    ] {
+        for accept in ["Accept: text/plain", ACCEPT_OPEN] {
+            let answer = server.get("/metrics", &[accept, &format!("Accept-Encoding: {coding}")]);
+            assert_eq!(answer.status, 200);
+            assert_eq!(answer.header("content-encoding"), compressed.then_some("gzip"), "{coding}");
+            let mut text = answer.body.clone();
+            if compressed {
+                text.clear();
+                flate2::read::GzDecoder::new(answer.body.as_slice()).read_to_end(&mut text).unwrap();
+                assert!(answer.body.len() < text.len() / 2);
+            }
+            let text = String::from_utf8(text).unwrap();
+            if accept == ACCEPT_OPEN {
+                assert_eq!(text.matches("bot_messages_total{n=").count(), 12 * LINES_A_PIECE);
+                assert!(text.ends_with("\n# EOF\n"));
+            } else {
+                assert!(text.contains("bot_level 1\n") && text.contains("process_threads "));
+            }
+        }
+    }
+    for coding in ["identity;q=0", "*;q=0", "identity;q=0, br"] {
+        let answer = server.get("/metrics", &[&format!("Accept-Encoding: {coding}")]);
+        assert_eq!(answer.status, 406, "{coding}");
+        assert_eq!(answer.header("vary"), Some("Accept, Accept-Encoding"));
+    }
+}
+
+#[test]
+fn own_metrics_are_well_formed_in_both_formats() {
+    let server = setup().start();
+    // Twice: the second holds what the first one counted.
+    for _ in 0..2 {
+        for (accept, open) in [("Accept: text/plain", false), (ACCEPT_OPEN, true)] {
+            let answer = server.get("/metrics", &[accept]);
+            let families = lint::check(answer.text(), open);
+            let expected = if open { "statsieve_lines" } else { "statsieve_lines_total" };
+            assert!(families.contains(&expected.to_owned()), "{families:?}");
+        }
+    }
+    let text = server.get("/metrics", &[]);
+    assert!(text.text().contains("\nstatsieve_scrapes_total{format=\"openmetrics\"} 2\n"));
+    assert!(text.text().contains("\nstatsieve_scrape_duration_seconds_count 4\n"));
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_an_answer_that_ends_with_the_connection() {
+    let mut setup = setup();
+    setup.pieces = 3;
+    let server = setup.start();
+    let mut client = Client::connect(server.address);
+    client.send("GET /metrics HTTP/1.0\r\nAccept: application/openmetrics-text\r\n\r\n");
+    // It may close its half at once, as a shell's `nc` does.
+    client.stream.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+    let answer = client.answer().unwrap();
+    assert_eq!(answer.header("transfer-encoding"), None);
+    assert!(answer.text().ends_with("\n# EOF\n"));
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused() {
+    let server = setup().start();
+    let long = format!("X-Long: {}", "x".repeat(20_000));
+    let many = vec!["X-Many: 1"; 100];
+    for headers in [&[long.as_str()][..], &many] {
+        let mut client = Client::connect(server.address);
+        client.request("GET", "/metrics", headers);
+        assert_eq!(client.head().unwrap().status, 431);
+    }
+    assert_eq!(server.get("/-/healthy", &[]).status, 200);
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_cut_off() {
+    let mut setup = setup();
+    setup.pieces = 3200;
+    setup.http.max_connections = 1;
+    setup.http.write_timeout = Duration::from_millis(200);
+    let server = setup.start();
+    let mut stalled = Client::connect(server.address);
+    stalled.request("GET", "/metrics", &[ACCEPT_OPEN]);
+    assert_eq!(stalled.head().unwrap().status, 200);
+    // The only connection is taken until the server gives the stalled one up.
+    assert_eq!(server.get("/-/healthy", &[]).text(), "healthy\n");
+    let end = loop {
+        match stalled.chunk() {
+            Ok(Some(_)) => {}
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+    };
+    assert!(end.is_some(), "what was cut off must not look whole");
+    assert_eq!(server.telemetry.scrapes(Format::OpenMetrics), 0);
+}
+
+#[test]
+fn a_request_that_does_not_arrive_is_given_up() {
+    for beginning in ["", "GET /metrics HTTP/1.1\r\nHost: x\r\n"] {
+        let mut setup = setup();
+        setup.header_timeout = Duration::from_millis(200);
+        let server = setup.start();
+        let mut client = Client::connect(server.address);
+        client.send(beginning);
+        let mut rest = Vec::new();
+        // Ends once the server closes; the client's own patience would be an error.
+        client.stream.read_to_end(&mut rest).unwrap();
+        assert_eq!(server.get("/-/healthy", &[]).status, 200);
+    }
+}
+
+#[test]
+fn a_request_that_trickles_in_does_not_put_off_its_deadline() {
+    let mut setup = setup();
+    setup.header_timeout = Duration::from_millis(200);
+    let server = setup.start();
+    let mut client = Client::connect(server.address);
+    client.send("GET /metrics HTTP/1.1\r\nX-Slow: ");
+    client.stream.get_ref().set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    until("the connection is closed", || {
+        let sent = client.stream.get_mut().write_all(b"x");
+        sent.is_err() || client.stream.read(&mut [0]).is_ok_and(|bytes| bytes == 0)
+    });
+}
+
+#[test]
+fn connections_over_the_limit_wait_and_are_served_when_one_ends() {
+    let mut setup = setup();
+    setup.http.max_connections = 2;
+    let server = setup.start();
+    let mut held: Vec<Client> = (0..2).map(|_| Client::connect(server.address)).collect();
+    for client in &mut held {
+        client.request("GET", "/-/healthy", &[]);
+        assert_eq!(client.answer().unwrap().status, 200);
+    }
+    let mut third = Client::connect(server.address);
+    third.request("GET", "/-/healthy", &[]);
+    third.stream.get_ref().set_read_timeout(Some(Duration::from_millis(150))).unwrap();
+    let mut byte = [0];
+    let error = third.stream.read(&mut byte).unwrap_err();
+    assert!(matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{error}");
+    third.stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+    held.pop();
+    assert_eq!(third.answer().unwrap().status, 200);
+    drop((held, third));
+    for _ in 0..10 {
+        assert_eq!(server.get("/-/healthy", &[]).status, 200);
+    }
+}
+
+#[test]
+fn readiness_says_why_not() {
+    let server = setup().start();
+    let ready = |server: &Server| {
+        let answer = server.get("/-/ready", &[]);
+        assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
+        (answer.status, answer.text().to_owned())
+    };
+    assert_eq!(ready(&server), (503, "starting: the listeners are not bound yet\n".to_owned()));
+    server.lifecycle.set_ready();
+    assert_eq!(ready(&server), (200, "ready\n".to_owned()));
+    server.lifecycle.begin_drain();
+    assert_eq!(ready(&server), (503, "draining: the process ends after the next scrape\n".to_owned()));
+    assert_eq!(server.get("/-/healthy", &[]).status, 200);
+    assert_eq!(server.get("/metrics", &[]).status, 200);
+}
+
+#[test]
+fn draining_ends_with_the_next_scrape_or_the_limit() {
+    let server = setup().start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    server.lifecycle.begin_drain();
+    assert!(!runtime.block_on(server.lifecycle.drained(Duration::from_millis(20))));
+
+    let drained = server.lifecycle.drained(PATIENCE);
+    let waiter = std::thread::spawn(move || runtime.block_on(drained));
+    server.ask("HEAD", "/-/ready", &[]);
+    assert!(!waiter.is_finished(), "a look at readiness is no scrape");
+    assert_eq!(server.get("/metrics", &[]).status, 200);
+    assert!(waiter.join().unwrap());
+}
+
+#[test]
+fn stopping_lets_an_answer_under_way_end_and_takes_no_more() {
+    let mut setup = setup();
+    setup.pieces = 800;
+    let server = setup.start();
+    let mut client = Client::connect(server.address);
+    client.request("GET", "/metrics", &[ACCEPT_OPEN]);
+    until("the scrape begins", || server.made.load(SeqCst) > 0);
+    server.lifecycle.stop();
+    let answer = client.answer().unwrap();
+    assert!(answer.body.ends_with(b"\n# EOF\n"));
+    until("the listener is closed", || std::net::TcpStream::connect(server.address).is_err());
+}
+
+/// Resident memory of this process, bytes.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+}
+
+#[test]
+fn a_big_exposition_costs_no_memory_and_holds_up_no_other() {
+    const PIECES: usize = 3200;
+    let mut setup = setup();
+    setup.pieces = PIECES;
+    let server = setup.start();
+    let before = resident();
+    let mut big = Client::connect(server.address);
+    big.request("GET", "/metrics", &[ACCEPT_OPEN]);
+    let head = big.head().unwrap();
+    assert_eq!(head.header("transfer-encoding"), Some("chunked"));
+    // Nobody reads now: others are served, and what was made for the first stays within the kernel's buffers.
+    for _ in 0..5 {
+        assert!(server.get("/metrics", &[]).text().contains("bot_level 1\n"));
+    }
+    let made = server.made.load(SeqCst) * PIECE_BYTES;
+    assert!(made < 32 << 20, "{made} bytes were made without a reader");
+    // Somebody reads as fast as it goes: others are served as well.
+    let reader = std::thread::spawn(move || {
+        let (mut bytes, mut highest) = (0, 0);
+        while let Some(chunk) = big.chunk().unwrap() {
+            bytes += chunk.len();
+            highest = highest.max(resident());
+        }
+        (bytes, highest)
+    });
+    for _ in 0..5 {
+        assert!(server.get("/metrics", &[]).text().contains("bot_level 1\n"));
+    }
+    let (bytes, highest) = reader.join().unwrap();
+    let users = PIECES * LINES_A_PIECE * LINE.len();
+    assert!((users + 1000..users + 64 * 1024).contains(&bytes), "{bytes}");
+    let grown = highest.saturating_sub(before);
+    assert!(grown < 48 << 20, "memory grew by {grown} bytes");
+    assert_eq!(server.telemetry.scrapes(Format::OpenMetrics), 1);
+}
+
+#[test]
+fn a_scrape_that_panics_reaches_no_other() {
+    struct Faulty;
+    impl SeriesSource for Faulty {
+        fn begin(&self, format: Format) -> Box<dyn Pieces> {
+            assert_ne!(format, Format::OpenMetrics, "on purpose");
+            Box::new(Walk { left: 1, piece: b"a 1\n", made: Arc::default() })
+        }
+    }
+    let mut setup = setup();
+    setup.http.max_connections = 1;
+    setup.source = Some(Box::new(Faulty));
+    let server = setup.start();
+    for _ in 0..3 {
+        let mut client = Client::connect(server.address);
+        client.request("GET", "/metrics", &[ACCEPT_OPEN]);
+        assert!(client.answer().is_err());
+    }
+    assert_eq!(server.get("/metrics", &[]).status, 200);
+}
