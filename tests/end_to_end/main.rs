@@ -14,9 +14,12 @@
 mod harness;
 
 mod books;
+mod clients;
 mod command_line;
 mod exposition;
 mod ground_truth;
 mod kernel_drops;
+mod prometheus;
 mod recording;
 mod start_and_stop;
+mod tools;
