@@ -1,0 +1,110 @@
+//! Real clients: what applications send, not what a test author thinks they send.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use cadence::prelude::*;
+use cadence::{StatsdClient, UdpMetricSink};
+
+use crate::harness::{Sidecar, assert_within};
+use crate::tools::{host_and_port, node, python};
+
+#[test]
+fn cadence_counters_gauges_timers_histograms_and_distributions_arrive() {
+    let sidecar = Sidecar::start(&[]);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let sink = UdpMetricSink::from(sidecar.udp, socket).unwrap();
+    let client = StatsdClient::builder("bot", sink)
+        .with_error_handler(|error| panic!("cadence: {error}"))
+        .with_tag("instance_kind", "worker")
+        .build();
+    for _ in 0..3 {
+        client.count_with_tags("messages", 2).with_tag("user_id", "42").with_tag("activity_type", "message").send();
+    }
+    client.gauge_with_tags("queue.size", 12).with_tag("queue", "outbox").send();
+    client.gauge_with_tags("queue.size", 7.5).with_tag("queue", "outbox").send();
+    client.time_with_tags("update.duration", Duration::from_millis(40)).with_tag("type", "message").send();
+    client.time_with_tags("update.duration", vec![100, 300]).with_tag("type", "message").send();
+    client.histogram_with_tags("reply.bytes", 2048).send();
+    client.distribution_with_tags("batch.length", 3.5).with_tag("queue", "outbox").send();
+    let scrape = sidecar.settled(9);
+    let worker = "instance_kind=\"worker\"";
+    let labels = format!("activity_type=\"message\",{worker},user_bucket=\"bucket_1\"");
+    scrape.assert(&format!("bot_messages_total{{{labels}}}"), 6.0);
+    scrape.assert(&format!("bot_queue_size{{{worker},queue=\"outbox\"}}"), 7.5);
+    scrape.assert(&format!("bot_update_duration_seconds_count{{{worker},type=\"message\"}}"), 3.0);
+    scrape.assert_near(&format!("bot_update_duration_seconds_sum{{{worker},type=\"message\"}}"), 0.44);
+    scrape.assert(&format!("bot_reply_bytes_sum{{{worker}}}"), 2048.0);
+    scrape.assert(&format!("bot_batch_length_sum{{{worker},queue=\"outbox\"}}"), 3.5);
+    // Eight calls with one value, one that packs two.
+    assert_eq!((scrape.lines(), scrape.recorded(), scrape.dropped()), (9.0, 10.0, 0.0), "{}", scrape.text);
+    sidecar.stop();
+}
+
+#[test]
+#[ignore = "needs the PyPI package statsd, run by tests/run"]
+fn the_python_statsd_client_arrives() {
+    let sidecar = Sidecar::start(&[]);
+    let [host, port] = host_and_port(sidecar.udp);
+    let lines: u64 = python("send_statsd.py", &[&host, &port]).trim().parse().unwrap();
+    let scrape = sidecar.settled(lines);
+    scrape.assert("py_requests_total", 8.0);
+    scrape.assert("py_hits_total{region=\"eu\",user_bucket=\"bucket_1\"}", 2.0);
+    scrape.assert("py_queue", 6.0);
+    scrape.assert("py_level", -7.0);
+    scrape.assert("py_latency_seconds_count", 2.0);
+    scrape.assert_near("py_latency_seconds_sum", 0.25 + 1.5);
+    assert_eq!((scrape.lines(), scrape.dropped()), (lines as f64, 0.0), "{}", scrape.text);
+    sidecar.stop();
+}
+
+#[test]
+#[ignore = "needs the PyPI package datadog, run by tests/run"]
+fn the_python_datadog_client_arrives() {
+    let sidecar = Sidecar::start(&[]);
+    let [host, port] = host_and_port(sidecar.udp);
+    let lines: u64 = python("send_datadog.py", &[&host, &port]).trim().parse().unwrap();
+    let scrape = sidecar.settled(lines);
+    scrape.assert("bot_messages_total{activity_type=\"message\",user_bucket=\"bucket_1\"}", 5.0);
+    scrape.assert("bot_queue_size{queue=\"outbox\"}", 12.5);
+    scrape.assert("bot_update_duration_seconds_count{type=\"message\"}", 1.0);
+    scrape.assert_near("bot_update_duration_seconds_sum{type=\"message\"}", 0.12);
+    scrape.assert("bot_reply_bytes_sum{command=\"help\"}", 2048.0);
+    scrape.assert("bot_batch_length_sum", 3.5);
+    assert_eq!((scrape.lines(), scrape.dropped()), (lines as f64, 0.0), "{}", scrape.text);
+    sidecar.stop();
+}
+
+#[test]
+#[ignore = "needs the PyPI package datadog, run by tests/run"]
+fn the_seconds_that_datadog_timed_sends_as_ms_are_seconds_where_ms_unit_is_s() {
+    // The body that is timed sleeps 50 ms; 20 s is far above what a busy machine adds.
+    for (unit, shortest, longest) in [("s", 0.045, 20.0), ("ms", 0.000_045, 0.02)] {
+        let sidecar = Sidecar::start(&[&format!("parse.ms_unit={unit}")]);
+        let [host, port] = host_and_port(sidecar.udp);
+        let lines: u64 = python("send_timed.py", &[&host, &port]).trim().parse().unwrap();
+        let scrape = sidecar.settled(lines);
+        scrape.assert("bot_block_seconds_count", 1.0);
+        let sum = scrape.value("bot_block_seconds_sum");
+        assert_within(&format!("the sum with ms_unit = {unit:?}"), sum, shortest..=longest);
+        sidecar.stop();
+    }
+}
+
+#[test]
+#[ignore = "needs the npm package hot-shots, run by tests/run"]
+fn the_node_hot_shots_client_arrives() {
+    let sidecar = Sidecar::start(&[]);
+    let [host, port] = host_and_port(sidecar.udp);
+    let lines: u64 = node("send_hot_shots.js", &[&host, &port]).trim().parse().unwrap();
+    let scrape = sidecar.settled(lines);
+    let labels = "activity_type=\"message\",fleet=\"eu\",user_bucket=\"bucket_1\"";
+    scrape.assert(&format!("bot_messages_total{{{labels}}}"), 5.0);
+    scrape.assert("bot_queue_size{fleet=\"eu\",queue=\"outbox\"}", 9.0);
+    scrape.assert("bot_update_duration_seconds_count{fleet=\"eu\",type=\"message\"}", 1.0);
+    scrape.assert_near("bot_update_duration_seconds_sum{fleet=\"eu\",type=\"message\"}", 0.12);
+    scrape.assert("bot_reply_bytes_sum{fleet=\"eu\"}", 2048.0);
+    scrape.assert("bot_batch_length_sum{fleet=\"eu\"}", 3.5);
+    assert_eq!((scrape.lines(), scrape.dropped()), (lines as f64, 0.0), "{}", scrape.text);
+    sidecar.stop();
+}

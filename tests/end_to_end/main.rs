@@ -1,0 +1,25 @@
+//! The whole program, from socket to scrape.
+//!
+//! Every test starts its own sidecar on ports the kernel picks, waits for conditions (never for a fixed time), reads the
+//! exposition and stops what it started. Tests that need programs from outside Rust are ignored in a plain
+//! `cargo test`; `tests/run` installs those programs and runs everything.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test that cannot go on says so by panicking; its helpers are documented where the name is not enough"
+)]
+
+mod harness;
+
+mod books;
+mod clients;
+mod command_line;
+mod exposition;
+mod ground_truth;
+mod kernel_drops;
+mod prometheus;
+mod recording;
+mod start_and_stop;
+mod tools;

@@ -1,0 +1,97 @@
+//! Starting, being ready, refusing a taken port, draining.
+
+use std::net::{TcpListener, UdpSocket};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Sidecar, start_in_vain};
+
+#[test]
+fn a_udp_port_in_use_is_an_error_that_names_the_address() {
+    let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = holder.local_addr().unwrap().to_string();
+    let (status, log) = start_in_vain(&[&format!("listen.udp={address}")]);
+    assert!(!status.success() && status.code().is_some(), "{status}\n{log}");
+    assert!(log.contains(&address), "no {address} in\n{log}");
+}
+
+#[test]
+fn an_http_port_in_use_is_an_error_that_names_the_address() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = holder.local_addr().unwrap().to_string();
+    let (status, log) = start_in_vain(&[&format!("http.listen={address}")]);
+    assert!(!status.success() && status.code().is_some(), "{status}\n{log}");
+    assert!(log.contains(&address), "no {address} in\n{log}");
+}
+
+#[test]
+fn a_second_instance_cannot_join_the_port_of_the_first() {
+    // Two workers: the first instance's sockets have SO_REUSEPORT by now.
+    for workers in ["1", "2"] {
+        let first = Sidecar::start(&[&format!("listen.workers={workers}")]);
+        let address = first.udp.to_string();
+        let (status, log) = start_in_vain(&[&format!("listen.udp={address}"), &format!("listen.workers={workers}")]);
+        assert!(!status.success() && status.code().is_some(), "{status}\n{log}");
+        assert!(log.contains(&address), "no {address} in\n{log}");
+        // And the first one has lost nothing by it.
+        first.take(&["hits:1|c", "hits:1|c", "hits:1|c"]).assert("hits_total", 3.0);
+        first.stop();
+    }
+}
+
+#[test]
+fn an_idle_sidecar_ends_with_0_on_sigterm_and_on_sigint() {
+    Sidecar::start(&[]).stop();
+    let sidecar = Sidecar::start(&[]);
+    sidecar.signal(Signal::SIGINT);
+    assert_eq!(sidecar.wait().code(), Some(0));
+}
+
+#[test]
+fn a_last_scrape_ends_the_drain_and_holds_every_line() {
+    // Ten times what any wait here lasts: the test can pass only if the scrape ends the drain.
+    let sidecar = Sidecar::start(&["http.drain=300s"]);
+    let sender = sidecar.sender();
+    for _ in 0..100 {
+        sender.send(b"hits:1|c");
+    }
+    sidecar.signal(Signal::SIGTERM);
+    sidecar.wait_until("it is no longer ready", |it| it.get("/-/ready", &[]).status == 503);
+    sidecar.scrape().assert("hits_total", 100.0);
+    assert_eq!(sidecar.wait().code(), Some(0));
+}
+
+#[test]
+fn a_sidecar_that_runs_is_healthy_and_ready_and_knows_no_other_paths() {
+    let sidecar = Sidecar::start(&[]);
+    assert_eq!(sidecar.get("/-/healthy", &[]).status, 200);
+    assert_eq!(sidecar.get("/-/ready", &[]).status, 200);
+    assert_eq!(sidecar.get("/no/such/path", &[]).status, 404);
+    sidecar.stop();
+}
+
+#[test]
+fn a_configuration_file_is_merged_over_the_defaults_and_settings_over_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("statsieve.toml");
+    let text = "[naming]\nprefix = \"fleet_\"\ncounter_suffix = \"_sum_total\"\n\n[observer]\nbuckets = [1, 2]\n";
+    std::fs::write(&file, text).unwrap();
+    let sidecar = Sidecar::start_with(&["naming.counter_suffix=_count_total"], &["--config", file.to_str().unwrap()]);
+    let scrape = sidecar.take(&["hits:1|c", "size:1.5|h"]);
+    scrape.assert("fleet_hits_count_total", 1.0);
+    assert_eq!(scrape.buckets("fleet_size", ""), [(1.0, 0.0), (2.0, 1.0), (f64::INFINITY, 1.0)]);
+    sidecar.stop();
+}
+
+#[test]
+fn a_bad_file_at_start_is_an_error_that_names_file_line_and_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("statsieve.toml");
+    std::fs::write(&file, "[listen]\nworkers = 2\nmax_line_bytes = \"long\"\n").unwrap();
+    let output = crate::harness::run(&["--config", file.to_str().unwrap()]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && output.status.code().is_some(), "{log}");
+    for part in ["statsieve.toml", "max_line_bytes", "3"] {
+        assert!(log.contains(part), "no {part:?} in\n{log}");
+    }
+}
