@@ -132,10 +132,7 @@ impl Store {
 
     /// What worker number `worker` records with. One recorder for each worker, or sums go wrong.
     pub fn recorder(&self, worker: usize) -> Recorder {
-        Recorder {
-            shard: ShardWriter::new(self.shards[worker].clone()),
-            gauges: ShardWriter::new(self.gauges.clone()),
-        }
+        Recorder { shard: ShardWriter::new(self.shards[worker].clone()), gauges: ShardWriter::new(self.gauges.clone()) }
     }
 
     /// Finds the place of a series, and makes it if limits allow.
@@ -242,9 +239,10 @@ impl Inner {
     /// Whether a new family of this name would share an exposed name with another, with us, or with Prometheus.
     fn clashes(&self, name: &str, kind: Kind) -> bool {
         let reserved = RESERVED_NAMES.contains(&name) || RESERVED_PREFIXES.iter().any(|start| name.starts_with(start));
-        let under_observer = OBSERVER_SUFFIXES.iter().filter_map(|suffix| name.strip_suffix(suffix)).any(|base| {
-            self.find(base).is_some_and(|number| self.families[number as usize].kind == Kind::Histogram)
-        });
+        let under_observer = OBSERVER_SUFFIXES
+            .iter()
+            .filter_map(|suffix| name.strip_suffix(suffix))
+            .any(|base| self.find(base).is_some_and(|number| self.families[number as usize].kind == Kind::Histogram));
         let over_others = kind == Kind::Histogram
             && OBSERVER_SUFFIXES.iter().any(|suffix| self.find(&format!("{name}{suffix}")).is_some());
         reserved || under_observer || over_others

@@ -1,6 +1,9 @@
-//! What the program does besides running: one module for each subcommand.
+//! What the program does: one module for each subcommand, and `run` for none.
 //!
 //! In: parsed arguments and a writer. Out: text on the writer, and the exit code.
 //! Not here: reading the command line, and exiting (`main`).
 
 pub mod check;
+pub mod explain;
+pub mod healthcheck;
+pub mod run;

@@ -14,6 +14,7 @@ pub mod users;
 use memchr::memchr;
 
 use crate::config::{Bucketing, Labels};
+use crate::map::name;
 use crate::parse::{Line, Sample};
 use users::UserBuckets;
 
@@ -96,6 +97,21 @@ impl TagRules {
     pub fn action(&self, key: &[u8]) -> TagAction {
         let found = self.patterns.iter().find(|(pattern, _)| pattern.matches(key));
         found.map_or(TagAction::Keep, |(_, action)| *action)
+    }
+
+    /// What becomes of a tag whose key is written `key`, or so once it is made legal.
+    ///
+    /// Rules name tags as they are written. A spelling that only escaping makes equal to one of them must not slip
+    /// through with its raw values: it takes the slow way each time, but it is bucketed or left out all the same.
+    pub fn action_as_exposed(&self, key: &[u8]) -> TagAction {
+        match self.action(key) {
+            TagAction::Keep if key.iter().any(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_') => {
+                let mut escaped = Vec::new();
+                name::escape(key, &mut escaped);
+                self.action(&escaped)
+            }
+            action => action,
+        }
     }
 
     /// Writes the identity of a sample into `out` and returns how many tags `labels.drop` took out.

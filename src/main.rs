@@ -1,2 +1,95 @@
-//! The program.
-fn main() {}
+//! The program: reads its arguments and runs a command of the library.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use statsieve::command;
+use statsieve::config::Sources;
+
+/// Set when the image or package is built; see `src/build.rs` for the compiler's.
+const REVISION: &str = match option_env!("STATSIEVE_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// StatsD and DogStatsD in over a local socket, a bounded number of Prometheus series out.
+///
+/// Without a command it runs the sidecar; without a file, on the built-in defaults.
+#[derive(Parser)]
+#[command(name = "statsieve", disable_version_flag = true)]
+struct Arguments {
+    #[command(flatten)]
+    configuration: Configuration,
+    /// Run on the built-in defaults if the configuration is refused, and say so in log and metrics
+    #[arg(long)]
+    fallback: bool,
+    /// Print version, revision and compiler
+    #[arg(long, short = 'V')]
+    version: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Args)]
+struct Configuration {
+    /// Read this file over the defaults
+    #[arg(long, value_name = "FILE", env = "STATSIEVE_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    /// Set one key over the file, such as listen.udp=0.0.0.0:8125 or bucketing.0.count=16
+    #[arg(long, value_name = "KEY=VALUE", global = true)]
+    set: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check the configuration: every problem with its place, or the worst case in sample lines
+    Check,
+    /// Show how lines parse, map and bucket, the series they become and what these cost, or why not
+    Explain {
+        /// Lines as a client sends them; without any, or for "-", they are read from standard input
+        #[arg(value_name = "LINE", allow_hyphen_values = true)]
+        lines: Vec<String>,
+        /// One JSON object for each line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask a sidecar whether it is ready: exit 0 if so, else 1
+    Healthcheck {
+        /// Where it serves HTTP; by default where the configuration says
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let Arguments { configuration, fallback, version, command } = Arguments::parse();
+    let sources = Sources { file: configuration.config, set: configuration.set };
+    let mut out = io::stdout().lock();
+    let code = match command {
+        _ if version => print_version(&mut out),
+        None => {
+            drop(out);
+            Ok(command::run::run(&sources, fallback, &mut io::stderr()))
+        }
+        Some(Command::Check) => command::check::check(&sources, &mut out),
+        Some(Command::Explain { lines, json }) => {
+            command::explain::explain(&sources, &lines, json, &mut io::stdin().lock(), &mut out)
+        }
+        Some(Command::Healthcheck { url }) => command::healthcheck::healthcheck(url.as_deref(), &sources, &mut out),
+    };
+    match code {
+        Ok(code) => ExitCode::from(code),
+        // A reader that went away, as `head` does, is no failure of ours.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn print_version(out: &mut dyn Write) -> io::Result<u8> {
+    writeln!(out, "statsieve, version {} (revision: {REVISION})", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "  rust version: {}", env!("STATSIEVE_RUSTC"))?;
+    writeln!(out, "  platform:     {}/{}", std::env::consts::OS, std::env::consts::ARCH)?;
+    Ok(0)
+}

@@ -162,18 +162,14 @@ impl Mapper {
                 return Ok(());
             }
         };
-        let mut action = rules.action(key);
-        if action == TagAction::Drop {
+        if rules.action(key) == TagAction::Drop {
+            // Taken out and counted with its identity.
             return Ok(());
         }
+        let action = rules.action_as_exposed(key);
         let mut escaped = std::mem::take(&mut out.key);
         escaped.clear();
         name::escape(key, &mut escaped);
-        // Rules name tags as they are written. A spelling that only escaping makes equal to one of them must not slip
-        // through with its raw values, though it has taken the slow way until here.
-        if action == TagAction::Keep && escaped != key {
-            action = rules.action(&escaped);
-        }
         let outcome = self.set_tag(rules, kind, (key, &escaped), (value, bare), action, out);
         out.key = escaped;
         outcome

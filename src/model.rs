@@ -112,7 +112,7 @@ closed_set! {
 closed_set! {
     /// Why one tag was left out, or cut, while its sample went on; the `reason` of `statsieve_tags_dropped_total`.
     pub enum TagDropReason {
-        /// No key or no value.
+        /// A key without a value, or nothing at all.
         Malformed = "malformed",
         /// A word without a value, where `parse.bare_tags` is "drop".
         Bare = "bare",

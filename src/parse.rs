@@ -128,9 +128,8 @@ impl<'a> Line<'a> {
             }
             (Some(_), _) | (_, Some(_)) if dialects.signalfx_tags => line.lone_bracket = true,
             _ => {
-                let starts = |byte: &u8| {
-                    (*byte == b'#' && dialects.librato_tags) || (*byte == b',' && dialects.influxdb_tags)
-                };
+                let starts =
+                    |byte: &u8| (*byte == b'#' && dialects.librato_tags) || (*byte == b',' && dialects.influxdb_tags);
                 if let Some(cut) = head.iter().position(starts) {
                     line.style = if head[cut] == b'#' { TagStyle::Librato } else { TagStyle::InfluxDb };
                     line.name = &head[..cut];
@@ -326,8 +325,7 @@ fn name_end(text: &[u8]) -> (usize, bool) {
     let (words, tail) = text.as_chunks::<8>();
     for (place, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
-        let found =
-            marks(word, b':') | marks(word, b'#') | marks(word, b',') | marks(word, b'[') | marks(word, b']');
+        let found = marks(word, b':') | marks(word, b'#') | marks(word, b',') | marks(word, b'[') | marks(word, b']');
         if found != 0 {
             let at = place * 8 + found.trailing_zeros() as usize / 8;
             return (at, text[at] == b':');

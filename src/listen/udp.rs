@@ -94,7 +94,13 @@ impl Sockets {
     ///
     /// # Errors
     /// If the kernel has no descriptor left.
-    pub fn worker(&self, number: usize, coalesce: Duration, pipeline: Pipeline, books: Arc<Books>) -> io::Result<Worker> {
+    pub fn worker(
+        &self,
+        number: usize,
+        coalesce: Duration,
+        pipeline: Pipeline,
+        books: Arc<Books>,
+    ) -> io::Result<Worker> {
         let queue = self.books[number].clone();
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Worker {

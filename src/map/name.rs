@@ -87,11 +87,8 @@ mod tests {
 
     #[test]
     fn suffixes_are_added_once_and_only_where_they_belong() {
-        let naming = Naming {
-            prefix: String::new(),
-            counter_suffix: "_total".to_owned(),
-            timer_suffix: "_seconds".to_owned(),
-        };
+        let naming =
+            Naming { prefix: String::new(), counter_suffix: "_total".to_owned(), timer_suffix: "_seconds".to_owned() };
         for (raw, kind, name) in [
             ("hits", SampleType::Counter, "hits_total"),
             ("hits.total", SampleType::Counter, "hits_total"),

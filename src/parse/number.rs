@@ -69,7 +69,9 @@ mod tests {
 
     #[test]
     fn plain_numbers_equal_what_the_standard_library_reads() {
-        for text in ["0", "1", "42", "007", "0.1", "8.25", "12.7", "999999999999999", "0.00000000000001", "3.14159265358979"] {
+        for text in
+            ["0", "1", "42", "007", "0.1", "8.25", "12.7", "999999999999999", "0.00000000000001", "3.14159265358979"]
+        {
             let (value, length) = plain(text.as_bytes()).expect(text);
             assert_eq!((value, length), (text.parse::<f64>().expect(text), text.len()), "{text}");
         }

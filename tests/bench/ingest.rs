@@ -75,7 +75,10 @@ fn ingest(c: &mut Criterion) {
             datagrams(|n, out| write!(out, "bot.updates:1|c|@0.1|#type:{},result:ok", kind(n)).expect("text")),
         ),
         ("hot_gauge", datagrams(|n, out| write!(out, "bot.queue.size:{}|g|#queue:outbox", n % 1000).expect("text"))),
-        ("refused", datagrams(|n, out| write!(out, "bot.updates:{}x|c|#type:message,result:ok", n % 10).expect("text"))),
+        (
+            "refused",
+            datagrams(|n, out| write!(out, "bot.updates:{}x|c|#type:message,result:ok", n % 10).expect("text")),
+        ),
     ];
     for (name, datagrams) in &hot {
         let mut pipeline = pipeline();

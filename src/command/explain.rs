@@ -1,0 +1,472 @@
+//! `statsieve explain`: what becomes of a line, step by step.
+//!
+//! In: lines, and the configuration. Out: for each sample of a line a row for each step, or the reason and place of its
+//! refusal.
+//! Always: the answer comes from the very stages that run in the sidecar, on a store of its own, so it is what would
+//! happen to these lines in this order on a fresh start.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, Write};
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::aggregate::{Place, Placed, Recorder, Store, Wanted};
+use crate::config::{self, Config, GaugeSign, MsUnit, Sources};
+use crate::identity::TagAction;
+use crate::map::{Kind, Resolved};
+use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
+use crate::parse::number::Number;
+use crate::parse::tags::{self, Tag, TagStyle};
+use crate::parse::{Line, Sample, offset, unknown_letters};
+use crate::pipeline::Rules;
+
+/// Every line is recorded.
+const OK: u8 = 0;
+/// A line is refused.
+const REFUSED: u8 = 1;
+/// The configuration is.
+const BAD: u8 = 2;
+
+/// Explains `lines`, or those of `input` if there are none or one of them is `-`; with `json`, an object for each sample.
+///
+/// Returns 0, or 1 if anything was refused, or 2 with the problems of a configuration.
+///
+/// # Errors
+/// If `input` cannot be read or `out` written.
+pub fn explain(
+    sources: &Sources,
+    lines: &[String],
+    json: bool,
+    input: &mut dyn BufRead,
+    out: &mut dyn Write,
+) -> io::Result<u8> {
+    let config = match config::load(sources) {
+        Ok(loaded) => loaded.config,
+        Err(problems) => {
+            write!(out, "{}", problems.render_with_carets())?;
+            return Ok(BAD);
+        }
+    };
+    let mut explainer = Explainer::new(&config);
+    let mut all = lines.iter().filter(|line| *line != "-").map(|line| line.clone().into_bytes()).collect::<Vec<_>>();
+    if lines.is_empty() || lines.iter().any(|line| line == "-") {
+        for line in input.split(b'\n') {
+            all.push(line?);
+        }
+    }
+    let mut code = OK;
+    let mut first = true;
+    for text in &all {
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if text.is_empty() {
+            continue;
+        }
+        for outcome in explainer.line(text) {
+            if outcome.is_err() {
+                code = REFUSED;
+            }
+            if json {
+                writeln!(out, "{}", to_json(text, &outcome))?;
+                continue;
+            }
+            if !std::mem::take(&mut first) {
+                writeln!(out)?;
+            }
+            write!(out, "{}", to_rows(text, &outcome))?;
+        }
+    }
+    Ok(code)
+}
+
+/// A sample that would be recorded.
+struct Explained {
+    kind: SampleType,
+    values: Vec<Number>,
+    relative: bool,
+    /// What the client wrote, and what it makes of one event.
+    rate: String,
+    weight: f64,
+    dialect: &'static str,
+    written: String,
+    name: String,
+    buckets: Vec<BucketUse>,
+    labels: Vec<(String, String)>,
+    series: String,
+    overflow: bool,
+    lines: u64,
+    /// How many series the buckets of its labels can make of it.
+    times: u64,
+    warnings: Vec<String>,
+    query: String,
+}
+
+/// A tag value and the bucket that stands in for it.
+struct BucketUse {
+    rule: usize,
+    tag: String,
+    value: String,
+    label: String,
+    /// `None` where an observation loses the tag.
+    bucket: Option<String>,
+}
+
+struct Explainer<'a> {
+    config: &'a Config,
+    rules: Rules,
+    store: Store,
+    recorder: Recorder,
+    resolved: Resolved,
+}
+
+impl<'a> Explainer<'a> {
+    fn new(config: &'a Config) -> Self {
+        let store = Store::new(1, Arc::default());
+        let recorder = store.recorder(0);
+        Self { config, rules: Rules::new(config), store, recorder, resolved: Resolved::default() }
+    }
+
+    /// One outcome for each sample of the line, or one refusal.
+    fn line(&mut self, text: &[u8]) -> Vec<Result<Explained, Refusal>> {
+        let whole = || {
+            if text.len() > self.rules.max_line_bytes {
+                return Err(Refusal::new(DropReason::LineTooLong, self.rules.max_line_bytes));
+            }
+            std::str::from_utf8(text).map_err(|error| Refusal::new(DropReason::InvalidUtf8, error.valid_up_to()))?;
+            Line::parse(text, &self.rules.parse)
+        };
+        let line = match whole() {
+            Ok(line) => line,
+            Err(refusal) => return vec![Err(refusal)],
+        };
+        let mut outcomes = Vec::new();
+        let mut next = Some(line.body);
+        while let Some(from) = next {
+            match line.sample(from) {
+                Ok(sample) => {
+                    outcomes.push(self.sample(text, &line, &sample));
+                    next = sample.next;
+                }
+                Err(refusal) => {
+                    outcomes.push(Err(refusal));
+                    next = None;
+                }
+            }
+        }
+        outcomes
+    }
+
+    fn sample(&mut self, text: &[u8], line: &Line<'_>, sample: &Sample<'_>) -> Result<Explained, Refusal> {
+        let kind = self.rules.mapper.resolve(&self.rules.tags, text, line, sample, &mut self.resolved)?;
+        let mut labels = Vec::new();
+        self.resolved.labels.render(&mut labels);
+        let labels_text = String::from_utf8_lossy(&labels).into_owned();
+        let name = String::from_utf8_lossy(&self.resolved.name).into_owned();
+        let written = String::from_utf8_lossy(&[line.name, line.name_rest].concat()).into_owned();
+        let wanted = Wanted {
+            name: &name,
+            written: &written,
+            kind,
+            bounds: &self.rules.bounds,
+            labels: &labels_text,
+            overflow_labels: &self.rules.overflow_labels,
+        };
+        let Placed { place, overflow } =
+            self.store.place(wanted, &self.rules.limits).map_err(|reason| Refusal::new(reason, 0))?;
+        let (values, relative, warnings) = self.values(text, sample, &place)?;
+        let shown = if overflow { &self.rules.overflow_labels } else { &labels_text };
+        let series = if shown.is_empty() { name.clone() } else { format!("{name}{{{shown}}}") };
+        let buckets = self.buckets(line, sample);
+        let mut used: Vec<usize> = buckets.iter().filter(|used| used.bucket.is_some()).map(|used| used.rule).collect();
+        used.dedup();
+        let mut explained = Explained {
+            kind: sample.kind,
+            values,
+            relative,
+            rate: String::from_utf8_lossy(sample.rate).into_owned(),
+            weight: sample.weight,
+            dialect: match line.style {
+                TagStyle::DogStatsd if sample.tags.is_empty() => "no tags",
+                style => style.name(),
+            },
+            query: query(kind, &name),
+            written,
+            name,
+            labels: self.resolved.labels.iter().map(|(name, value)| (lossy(name), lossy(value))).collect(),
+            series,
+            overflow,
+            lines: kind.lines(&self.rules.bounds),
+            times: used.iter().map(|rule| u64::from(self.config.bucketing[*rule].count)).product(),
+            warnings,
+            buckets,
+        };
+        self.warn(sample, &mut explained);
+        Ok(explained)
+    }
+
+    /// The numbers that would be recorded and what is wrong with others; a refusal if none would be.
+    fn values(
+        &mut self,
+        text: &[u8],
+        sample: &Sample<'_>,
+        place: &Place,
+    ) -> Result<(Vec<Number>, bool, Vec<String>), Refusal> {
+        let divisor = self.rules.mapper.divisor(sample.kind);
+        let delta = sample.kind == SampleType::Gauge && self.rules.parse.gauge_sign == GaugeSign::Delta;
+        let (mut values, mut warnings, mut refusal) = (Vec::new(), Vec::new(), None);
+        let mut relative = false;
+        for number in sample.values.numbers() {
+            let (reason, piece) = match number {
+                Ok(number) => {
+                    let value = number.value / divisor;
+                    match self.recorder.record(place, value, sample.weight, number.signed && delta) {
+                        Ok(()) => {
+                            relative |= number.signed && delta;
+                            values.push(number);
+                            continue;
+                        }
+                        Err(reason) => (reason, None),
+                    }
+                }
+                Err((reason, piece)) => (reason, Some(piece)),
+            };
+            let at = piece.map_or(self.value_at(text), |piece| offset(text, piece));
+            let shown = piece.map_or("a value".to_owned(), |piece| format!("{:?}", lossy(piece)));
+            warnings.push(format!("{shown} is left out: {reason}, {}", meaning(reason).0));
+            refusal = refusal.or(Some(Refusal::new(reason, at)));
+        }
+        match refusal {
+            Some(refusal) if values.is_empty() => Err(refusal),
+            _ => Ok((values, relative, warnings)),
+        }
+    }
+
+    fn value_at(&self, text: &[u8]) -> usize {
+        text.iter().position(|byte| *byte == b':').map_or(0, |colon| colon + 1)
+    }
+
+    /// Every bucketed tag of the sample.
+    fn buckets(&self, line: &Line<'_>, sample: &Sample<'_>) -> Vec<BucketUse> {
+        let tags = tags::list(line.name_tags, line.style).chain(tags::list(sample.tags, TagStyle::DogStatsd));
+        let bucketed = |tag| {
+            let Tag::Pair(key, value) = tag else { return None };
+            let TagAction::Bucket(rule) = self.rules.tags.action_as_exposed(key) else { return None };
+            let rules = &self.rules.tags.buckets()[usize::from(rule)];
+            let mut bucket = Vec::new();
+            rules.write(rules.number(value), &mut bucket);
+            let kept = !sample.kind.is_observer() || rules.observers;
+            Some(BucketUse {
+                rule: usize::from(rule),
+                tag: lossy(key),
+                value: lossy(value),
+                label: rules.label.clone(),
+                bucket: kept.then(|| lossy(&bucket)),
+            })
+        };
+        tags.filter_map(bucketed).collect()
+    }
+
+    fn warn(&self, sample: &Sample<'_>, explained: &mut Explained) {
+        let warnings = &mut explained.warnings;
+        if sample.invalid_rate {
+            warnings.push(format!("the rate {:?} cannot be read and counts as 1", explained.rate));
+        }
+        for letter in unknown_letters(sample.unknown_fields) {
+            let letter = char::from(letter);
+            warnings.push(format!("a field that begins with {letter:?} is not known and was ignored"));
+        }
+        let dropped = tags::list(sample.tags, TagStyle::DogStatsd).filter(
+            |tag| matches!(tag, Tag::Pair(key, _) | Tag::Bare(key) if self.rules.tags.action(key) == TagAction::Drop),
+        );
+        for tag in dropped {
+            if let Tag::Pair(key, _) | Tag::Bare(key) = tag {
+                warnings.push(format!("the tag {:?} is taken out by labels.drop", lossy(key)));
+            }
+        }
+        for (reason, count) in TagDropReason::ALL.iter().zip(self.resolved.tag_drops) {
+            if count > 0 {
+                warnings.push(format!("{count} of its tags: {reason}, {}", tag_meaning(*reason)));
+            }
+        }
+        if explained.relative {
+            warnings.push("a signed gauge value changes the gauge; parse.gauge_sign = \"absolute\" sets it".to_owned());
+        }
+        let seconds = |number: &Number| number.value > 0.0 && number.value < 1.0;
+        if sample.kind == SampleType::Timer
+            && self.config.parse.ms_unit == MsUnit::Milliseconds
+            && explained.values.iter().any(seconds)
+        {
+            let hint = "less than a millisecond; if the client sends seconds as ms (datadogpy's timed() does), set \
+                        parse.ms_unit = \"s\"";
+            warnings.push(hint.to_owned());
+        }
+        if explained.overflow {
+            warnings.push("a limit of [cardinality] is reached, the family's overflow series takes it".to_owned());
+        }
+    }
+}
+
+/// A query to paste that shows the family.
+fn query(kind: Kind, name: &str) -> String {
+    match kind {
+        Kind::Counter => format!("sum(rate({name}[5m]))"),
+        Kind::Gauge => format!("max({name})"),
+        Kind::Histogram => format!("histogram_quantile(0.95, sum by (le) (rate({name}_bucket[5m])))"),
+    }
+}
+
+/// What a reason means, and what would be right.
+fn meaning(reason: DropReason) -> (&'static str, &'static str) {
+    match reason {
+        DropReason::MalformedLine => ("it has no name, no colon or no type", "name:value|type"),
+        DropReason::MalformedValue => ("the value is no decimal number", "a number such as 1, 8.25, -3 or 1e3"),
+        DropReason::MalformedField => ("a part behind the type is empty", "no | without a field behind it"),
+        DropReason::SampleRate => ("the rate cannot be applied", "a rate above 0 and at most 1"),
+        DropReason::UnknownType => ("the type is not known here", "c, g, ms, h or d"),
+        DropReason::MixedTagStyles => ("tags stand in the name and behind |#", "one way of writing tags on a line"),
+        DropReason::InvalidUtf8 => ("the bytes are no UTF-8", "UTF-8 text"),
+        DropReason::LineTooLong => ("it is longer than listen.max_line_bytes", "a shorter line, or a higher limit"),
+        DropReason::NegativeCounter => ("a counter cannot go down", "a value of 0 or more, or a gauge"),
+        DropReason::NotFinite => ("the value, or the sum it would make, is not finite", "a finite number"),
+        DropReason::TypeConflict => (
+            "the name belongs to another type, to the sidecar or to Prometheus",
+            "another name, or the type that the name has",
+        ),
+        DropReason::ReservedLabel => (
+            "a tag key is empty, starts with __, or is le on an observation",
+            "another tag key, or the tag in labels.drop",
+        ),
+        DropReason::EmptyName => ("nothing is left of the name", "a name in front of the tags"),
+        DropReason::NameTooLong => ("the name is longer than labels.max_name_bytes", "a shorter name"),
+        DropReason::MappingDrop => ("a mapping rule drops it", "another rule in front of that one"),
+        DropReason::Sampled => ("it was thinned out under load", "nothing: what is kept is weighted for it"),
+        DropReason::RateLimited => ("a quota of [rate_limit] is used up", "fewer samples, or a higher quota"),
+        DropReason::Cardinality => ("a limit of [cardinality] is reached", "fewer label values, or a higher limit"),
+    }
+}
+
+fn tag_meaning(reason: TagDropReason) -> &'static str {
+    match reason {
+        TagDropReason::Malformed => "no key or no value",
+        TagDropReason::Bare => "no value; parse.bare_tags = \"true\" keeps them",
+        TagDropReason::Truncated => "the value was cut to labels.max_value_bytes",
+        TagDropReason::TooMany => "past labels.max_count",
+        TagDropReason::NameTooLong => "the key is longer than labels.max_name_bytes",
+        TagDropReason::Dropped => "taken out by labels.drop or set by labels.add",
+    }
+}
+
+fn to_rows(text: &[u8], outcome: &Result<Explained, Refusal>) -> String {
+    let mut rows = String::new();
+    // A String takes everything, so writing to it cannot fail.
+    let mut row = |label: &str, value: &str| {
+        let _ = writeln!(rows, "{label:<9}{value}");
+    };
+    let shown = printable(text);
+    row("line", &shown);
+    let explained = match outcome {
+        Ok(explained) => explained,
+        Err(refusal) => {
+            let (meaning, right) = meaning(refusal.reason);
+            let before = printable(&text[..(refusal.at as usize).min(text.len())]);
+            row("", &format!("{}^", " ".repeat(before.chars().count())));
+            row("refused", &format!("{}: {meaning}", refusal.reason));
+            row("expected", right);
+            return rows;
+        }
+    };
+    row("parsed", &parsed(explained));
+    row("rule", "none");
+    row("name", &format!("{} -> {}", explained.written, explained.name));
+    for used in &explained.buckets {
+        let stands = used.bucket.as_deref().unwrap_or("none, observations lose the tag");
+        row("bucket", &format!("{}={} -> {stands}, bucketing[{}]", used.tag, used.value, used.rule));
+    }
+    let labels: Vec<String> = explained.labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+    row("labels", if labels.is_empty() { "none".to_owned() } else { labels.join(", ") }.as_str());
+    row("series", &explained.series);
+    let lines = explained.lines;
+    let mut cost = format!("{lines} sample {}", if lines == 1 { "line" } else { "lines" });
+    if explained.times > 1 {
+        let _ = write!(cost, ", times {} buckets: {}", explained.times, lines * explained.times);
+    }
+    row("cost", &cost);
+    for warning in &explained.warnings {
+        row("warning", warning);
+    }
+    row("query", &explained.query);
+    rows
+}
+
+fn parsed(explained: &Explained) -> String {
+    let values: Vec<String> = explained.values.iter().map(|number| number.value.to_string()).collect();
+    let mut text = format!("{}, value {}", explained.kind, values.join(", "));
+    if explained.relative {
+        text.push_str(" (a change)");
+    }
+    let rate = if explained.rate.is_empty() { "1" } else { &explained.rate };
+    let _ = write!(text, ", rate {rate}, weight {}, {}", explained.weight, explained.dialect);
+    if explained.dialect != "no tags" {
+        text.push_str(" tags");
+    }
+    text
+}
+
+fn to_json(text: &[u8], outcome: &Result<Explained, Refusal>) -> Value {
+    let line = lossy(text);
+    match outcome {
+        Err(refusal) => {
+            let (meaning, right) = meaning(refusal.reason);
+            json!({
+                "line": line,
+                "recorded": false,
+                "reason": refusal.reason.label(),
+                "at": refusal.at,
+                "meaning": meaning,
+                "expected": right,
+            })
+        }
+        Ok(explained) => {
+            let labels = explained.labels.iter().map(|(name, value)| (name.clone(), json!(value)));
+            let buckets = explained.buckets.iter().map(|used| {
+                json!({
+                    "tag": used.tag,
+                    "value": used.value,
+                    "label": used.label,
+                    "bucket": used.bucket,
+                    "rule": format!("bucketing[{}]", used.rule),
+                })
+            });
+            json!({
+                "line": line,
+                "recorded": true,
+                "parsed": {
+                    "type": explained.kind.label(),
+                    "values": explained.values.iter().map(|number| number.value).collect::<Vec<_>>(),
+                    "relative": explained.relative,
+                    "rate": if explained.rate.is_empty() { "1" } else { &explained.rate },
+                    "weight": explained.weight,
+                    "dialect": explained.dialect,
+                },
+                "rule": Value::Null,
+                "name": explained.name,
+                "buckets": buckets.collect::<Vec<_>>(),
+                "labels": labels.collect::<Map<_, _>>(),
+                "series": explained.series,
+                "overflow": explained.overflow,
+                "cost": { "sample_lines": explained.lines, "times": explained.times },
+                "warnings": explained.warnings,
+                "query": explained.query,
+            })
+        }
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The text with control characters shown, one character for each, so that a caret stays below its byte.
+fn printable(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

@@ -1,0 +1,230 @@
+//! `statsieve`: binds, serves, and ends when asked to.
+//!
+//! In: where the configuration is. Out: a running sidecar, and its exit code.
+//! Always: everything is bound before readiness says so; a signal to stop lets the sockets empty and one more scrape see
+//! the result; a worker that fails ends the process with an error, so that a supervisor starts it anew.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{error, info, level_filters::LevelFilter, warn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry};
+
+use crate::aggregate::Store;
+use crate::config::{self, Config, Loaded, LogFormat, LogLevel, Sources};
+use crate::expose::lifecycle::Lifecycle;
+use crate::expose::{Exposer, http};
+use crate::listen::resolve;
+use crate::listen::udp::{Sockets, Stop};
+use crate::pipeline::{Pipeline, Rules};
+use crate::telemetry::{Books, SeriesBooks, Telemetry};
+
+/// Ended as asked.
+pub const OK: u8 = 0;
+/// A socket could not be bound, or something failed while running.
+pub const FAILED: u8 = 1;
+/// The configuration was refused.
+pub const BAD_CONFIGURATION: u8 = 2;
+
+/// Most workers that `listen.workers = 0` starts: one takes millions of lines a second.
+const MOST_WORKERS: usize = 2;
+/// How long workers may take to empty their sockets.
+const DRAIN_GRACE: Duration = Duration::from_secs(2);
+
+/// Runs the sidecar until a signal ends it. With `fallback`, a bad configuration means running on the defaults.
+///
+/// Problems of the configuration go to `problems`, everything else to the log. Returns the exit code.
+pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u8 {
+    let (loaded, refused) = match config::load(sources) {
+        Ok(loaded) => (loaded, None),
+        Err(found) => {
+            // If stderr is gone, the exit code still tells.
+            let _ = write!(problems, "{}", found.render_with_carets());
+            match config::load(&Sources::default()) {
+                Ok(defaults) if fallback => (defaults, Some(found)),
+                _ => return BAD_CONFIGURATION,
+            }
+        }
+    };
+    start_log(&loaded.config);
+    match sources.file.as_ref().filter(|_| refused.is_none()) {
+        Some(file) => info!(file = %file.display(), hash = loaded.hash, "configuration read"),
+        None => info!(hash = loaded.hash, "built-in defaults in force, no file read"),
+    }
+    if let Some(found) = &refused {
+        error!(problems = found.count(), "configuration refused, running on the defaults");
+    }
+    if !loaded.pending.is_empty() {
+        warn!(keys = loaded.pending.join(" "), "these keys have no effect in this version");
+    }
+    for remark in loaded.config.remarks() {
+        warn!("{remark}");
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "no runtime");
+            return FAILED;
+        }
+    };
+    match runtime.block_on(serve(&loaded, refused.is_some())) {
+        Ok(()) => OK,
+        Err(_) => FAILED,
+    }
+}
+
+/// What was logged as an error already and ends the process.
+struct Failed;
+
+async fn serve(loaded: &Loaded, refused: bool) -> Result<(), Failed> {
+    let config = &loaded.config;
+    // Asked for first: a signal that comes while we bind must not be lost.
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("no signals", &error))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("no signals", &error))?;
+
+    let sockets = Arc::new(bind_udp(config)?);
+    let workers = sockets.books().len();
+    let listener = http::bind(&config.http.listen)
+        .map_err(|error| failed(&format!("cannot listen for HTTP on {}", config.http.listen), &error))?;
+
+    let series = Arc::new(SeriesBooks::default());
+    series.limit.store(config.cardinality.max_series, Relaxed);
+    let store = Arc::new(Store::new(workers, series.clone()));
+    let rules = Arc::new(ArcSwap::from_pointee(Rules::new(config)));
+    let books: Vec<Arc<Books>> = (0..workers).map(|_| Arc::default()).collect();
+    let telemetry = Arc::new(Telemetry::new(
+        books.clone(),
+        sockets.books().to_vec(),
+        series,
+        &loaded.hash,
+        config.telemetry.own_metrics,
+    ));
+    if refused {
+        telemetry.config_refused();
+    }
+
+    let (ended, mut worker_ended) = mpsc::unbounded_channel();
+    let mut threads = Vec::new();
+    for (number, books) in books.into_iter().enumerate() {
+        let pipeline = Pipeline::new(rules.clone(), store.clone(), number);
+        threads.push(start_worker(&sockets, number, config.listen.coalesce, pipeline, books, ended.clone())?);
+    }
+
+    let lifecycle = Arc::new(Lifecycle::default());
+    let refresh = {
+        let sockets = sockets.clone();
+        Box::new(move || sockets.refresh())
+    };
+    let exposer = Exposer::new(Box::new(store), telemetry, refresh);
+    let state = Arc::new(http::State::new(&config.http, exposer, lifecycle.clone()));
+    let bound = listener.local_addr().map_err(|error| failed("the HTTP listener has no address", &error))?;
+    info!(listener = "udp", address = %sockets.address(), workers, receive_buffer_bytes = sockets.granted_bytes(), "listening");
+    info!(listener = "http", address = %bound, "listening");
+    let mut server = tokio::spawn(http::serve(listener, state));
+    lifecycle.set_ready();
+
+    let reason = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        _ = worker_ended.recv() => {
+            error!("a worker ended");
+            return Err(Failed);
+        }
+        outcome = &mut server => {
+            error!(?outcome, "the HTTP server ended");
+            return Err(Failed);
+        }
+    };
+    info!(reason, "draining");
+    threads.iter().for_each(|(stop, _)| stop.ask());
+    let emptied = async {
+        for _ in 0..threads.len() {
+            worker_ended.recv().await;
+        }
+    };
+    if tokio::time::timeout(DRAIN_GRACE, emptied).await.is_err() {
+        warn!("a socket was not emptied in time");
+    }
+    // Readiness turns only now, so that whoever sees it turn finds everything in the next scrape.
+    lifecycle.begin_drain();
+    let scraped = lifecycle.drained(config.http.drain).await;
+    lifecycle.stop();
+    // The server ends once its last answers are out; how it ended changes nothing any more.
+    let _ = server.await;
+    info!(scraped, "stopped");
+    Ok(())
+}
+
+fn failed(what: &str, error: &io::Error) -> Failed {
+    error!(%error, "{what}");
+    Failed
+}
+
+/// Binds a UDP socket for each worker.
+fn bind_udp(config: &Config) -> Result<Sockets, Failed> {
+    let listen = &config.listen;
+    let address = listen.udp.as_deref().unwrap_or_default();
+    let automatic = || std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_WORKERS));
+    let workers = listen.workers.unwrap_or_else(automatic);
+    let sockets = resolve(address)
+        .and_then(|address| Sockets::bind(address, workers, listen.receive_buffer_bytes))
+        .map_err(|error| failed(&format!("cannot receive UDP on {address}"), &error))?;
+    // The kernel reports twice what it was asked for, since it counts its own overhead.
+    let granted = sockets.granted_bytes() / 2;
+    if listen.receive_buffer_asked && granted < listen.receive_buffer_bytes as u64 {
+        let asked = listen.receive_buffer_bytes;
+        warn!(asked, granted, "the kernel granted a smaller receive buffer; raise net.core.rmem_max");
+    }
+    Ok(sockets)
+}
+
+/// Starts the thread of worker `number`; `ended` hears of its end, however it comes.
+fn start_worker(
+    sockets: &Sockets,
+    number: usize,
+    coalesce: Duration,
+    pipeline: Pipeline,
+    books: Arc<Books>,
+    ended: mpsc::UnboundedSender<()>,
+) -> Result<(Arc<Stop>, JoinHandle<()>), Failed> {
+    let worker =
+        sockets.worker(number, coalesce, pipeline, books).map_err(|error| failed("cannot start a worker", &error))?;
+    let stop = worker.stop();
+    let body = move || {
+        // The panic's message is on stderr already; all that is left is to tell.
+        let _ = catch_unwind(AssertUnwindSafe(|| worker.run()));
+        let _ = ended.send(());
+    };
+    let thread = std::thread::Builder::new()
+        .name(format!("udp-{number}"))
+        .spawn(body)
+        .map_err(|error| failed("cannot start a worker", &error))?;
+    Ok((stop, thread))
+}
+
+/// Sends the log to stderr, in the format configured.
+fn start_log(config: &Config) {
+    let level = match config.log.level {
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    };
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match config.log.format {
+        LogFormat::Logfmt => Box::new(tracing_logfmt::builder().with_target(false).layer().with_writer(io::stderr)),
+        LogFormat::Json => {
+            let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false);
+            Box::new(json.with_writer(io::stderr))
+        }
+    };
+    // Only a test that runs twice in one process finds a subscriber there already; the first one serves both.
+    let _ = tracing::subscriber::set_global_default(Registry::default().with(layer.with_filter(level)));
+}
