@@ -14,7 +14,7 @@ fn stdout(arguments: &[&str], code: i32) -> String {
 
 #[test]
 fn version_is_that_of_the_package() {
-    let expected = concat!("statsieve ", env!("CARGO_PKG_VERSION"));
+    let expected = concat!("statsieve, version ", env!("CARGO_PKG_VERSION"));
     let found = stdout(&["--version"], 0);
     assert!(found.starts_with(expected), "{found:?} does not start with {expected:?}");
 }
