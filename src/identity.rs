@@ -15,7 +15,7 @@ use memchr::memchr;
 
 use crate::config::{Bucketing, Labels};
 use crate::map::name;
-use crate::parse::{Line, Sample};
+use crate::parse::{Line, Sample, scan};
 use users::UserBuckets;
 
 /// Between name and tags.
@@ -54,7 +54,9 @@ pub struct TagRules {
 /// A tag name to look for.
 #[derive(Debug)]
 enum Pattern {
-    Exact(Box<[u8]>),
+    /// One name; its first eight bytes, or what it has of them, are compared as one word under a mask.
+    Exact { name: Box<[u8]>, word: u64, mask: u64 },
+    /// All names that a glob matches.
     Glob(Box<[u8]>),
 }
 
@@ -63,22 +65,21 @@ impl TagRules {
     pub fn new(bucketing: &[Bucketing], labels: &Labels, container: bool) -> Self {
         let mut patterns = Vec::new();
         for (rule, bucketing) in (0u8..=u8::MAX).zip(bucketing) {
-            let exact = |tag: &String| (Pattern::Exact(tag.as_bytes().into()), TagAction::Bucket(rule));
+            let exact = |tag: &String| (Pattern::exact(tag.as_bytes()), TagAction::Bucket(rule));
             patterns.extend(bucketing.tags.iter().map(exact));
         }
         for glob in &labels.drop {
-            let text = glob.as_bytes().into();
-            let pattern = if glob.contains('*') { Pattern::Glob(text) } else { Pattern::Exact(text) };
+            let text = glob.as_bytes();
+            let pattern = if glob.contains('*') { Pattern::Glob(text.into()) } else { Pattern::exact(text) };
             patterns.push((pattern, TagAction::Drop));
         }
         let mut first = Box::new([0u64; 256]);
         for (place, (pattern, _)) in patterns.iter().enumerate() {
             let bit = 1 << place.min(63);
-            match pattern {
-                Pattern::Exact(text) | Pattern::Glob(text) => match text.first() {
-                    None | Some(b'*') => first.iter_mut().for_each(|mask| *mask |= bit),
-                    Some(byte) => first[usize::from(*byte)] |= bit,
-                },
+            let (Pattern::Exact { name, .. } | Pattern::Glob(name)) = pattern;
+            match name.first() {
+                None | Some(b'*') => first.iter_mut().for_each(|mask| *mask |= bit),
+                Some(byte) => first[usize::from(*byte)] |= bit,
             }
         }
         // A DogStatsD tag may carry its own leading `#`, so any pattern may stand behind it.
@@ -147,25 +148,21 @@ impl TagRules {
         let (mut start, mut copied, mut dropped) = (0, 0, 0);
         while let Some(byte) = text.get(start) {
             let mask = self.first[usize::from(*byte)];
-            let end = memchr(b',', &text[start..]).map_or(text.len(), |length| start + length);
-            if mask != 0 {
-                let piece = &text[start..end];
-                match self.piece_action(mask, piece, separator) {
-                    (TagAction::Keep, _) => {}
-                    (TagAction::Drop, _) => {
-                        out.extend_from_slice(&text[copied..start]);
-                        copied = end;
-                        dropped += 1;
-                    }
-                    (TagAction::Bucket(rule), value) => {
-                        out.extend_from_slice(&text[copied..start]);
-                        copied = end;
+            let end = scan::find(text, start, b',');
+            if mask != 0
+                && let Some((action, value)) = self.find(mask, text, start, end, separator)
+            {
+                out.extend_from_slice(&text[copied..start]);
+                copied = end;
+                match action {
+                    TagAction::Bucket(rule) => {
                         let buckets = &self.buckets[usize::from(rule)];
                         if !observer || buckets.observers {
-                            let number = buckets.number(&piece[value..]).to_le_bytes();
+                            let number = buckets.number(&text[value..end]).to_le_bytes();
                             out.extend_from_slice(&[BUCKET, rule, number[0], number[1], number[2], number[3]]);
                         }
                     }
+                    _ => dropped += 1,
                 }
             }
             start = end + 1;
@@ -174,47 +171,64 @@ impl TagRules {
         dropped
     }
 
-    /// What becomes of `key:value`, and where the value starts. `mask` says which patterns to try.
+    /// The action for the tag in `text[start..end]` if it is not to be kept, and where its value starts. `mask` says
+    /// which patterns to try.
     #[inline]
-    fn piece_action(&self, mask: u64, piece: &[u8], separator: u8) -> (TagAction, usize) {
-        let skip = usize::from(separator == b':' && piece.first() == Some(&b'#'));
-        let tag = &piece[skip..];
+    fn find(&self, mask: u64, text: &[u8], mut start: usize, end: usize, separator: u8) -> Option<(TagAction, usize)> {
+        if separator == b':' && text[start] == b'#' {
+            start += 1;
+        }
         let mut rest = mask;
         while rest != 0 {
             let place = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             let candidates = if place == 63 { place..self.patterns.len() } else { place..place + 1 };
             for (pattern, action) in self.patterns.get(candidates).unwrap_or_default() {
-                let key = match pattern {
-                    Pattern::Exact(key) => match tag.get(key.len()) {
-                        Some(byte) if *byte == separator && tag.starts_with(key) => key.len(),
-                        None if *tag == **key => key.len(),
-                        _ => continue,
-                    },
-                    Pattern::Glob(_) => {
-                        let key = memchr(separator, tag).unwrap_or(tag.len());
-                        if !pattern.matches(&tag[..key]) {
-                            continue;
-                        }
-                        key
-                    }
-                };
+                let Some(length) = pattern.key_length(&text[start..end], separator) else { continue };
+                let value = start + length + 1;
                 // Only a value can be bucketed; a bare or empty tag is for the label rules to judge.
-                if matches!(action, TagAction::Bucket(_)) && key + 1 >= tag.len() {
-                    return (TagAction::Keep, 0);
-                }
-                return (*action, skip + key + 1);
+                let kept = matches!(action, TagAction::Bucket(_)) && value >= end;
+                return (!kept).then_some((*action, value));
             }
         }
-        (TagAction::Keep, 0)
+        None
     }
 }
 
 impl Pattern {
+    fn exact(name: &[u8]) -> Self {
+        let mut word = [0; 8];
+        let mut mask = [0; 8];
+        for (place, byte) in name.iter().take(8).enumerate() {
+            word[place] = *byte;
+            mask[place] = 0xFF;
+        }
+        Self::Exact { name: name.into(), word: u64::from_le_bytes(word), mask: u64::from_le_bytes(mask) }
+    }
+
     fn matches(&self, key: &[u8]) -> bool {
         match self {
-            Self::Exact(text) => **text == *key,
+            Self::Exact { name, .. } => **name == *key,
             Self::Glob(text) => glob(text, key),
+        }
+    }
+
+    /// The length of the key of `tag`, which has a separator or is all key, if this pattern matches it.
+    #[inline]
+    fn key_length(&self, tag: &[u8], separator: u8) -> Option<usize> {
+        match self {
+            Self::Exact { name, word, mask } => {
+                let ends = tag.get(name.len()).map_or(tag.len() == name.len(), |byte| *byte == separator);
+                let begins = match tag.first_chunk() {
+                    Some(first) => u64::from_le_bytes(*first) & mask == *word,
+                    None => tag.starts_with(name),
+                };
+                (ends && begins && (name.len() <= 8 || tag.starts_with(name))).then_some(name.len())
+            }
+            Self::Glob(text) => {
+                let length = memchr(separator, tag).unwrap_or(tag.len());
+                glob(text, &tag[..length]).then_some(length)
+            }
         }
     }
 }

@@ -87,9 +87,10 @@ impl Mapper {
         }
     }
 
-    /// What a value of this type is divided by before it is recorded.
-    pub fn divisor(&self, kind: SampleType) -> f64 {
-        if kind == SampleType::Timer { self.ms_divisor } else { 1.0 }
+    /// A value in the unit it is recorded in: seconds for timers, its own for all others.
+    #[inline]
+    pub fn in_base_unit(&self, kind: SampleType, value: f64) -> f64 {
+        if kind == SampleType::Timer { value / self.ms_divisor } else { value }
     }
 
     /// Finds name and labels of a sample, into `out`; `rules` is what its identity was made with.

@@ -9,6 +9,7 @@
 //! reads them, less its faults.
 
 pub mod number;
+pub mod scan;
 pub mod tags;
 
 use memchr::{memchr, memmem};
@@ -71,35 +72,52 @@ pub enum Values<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// Cuts the name off a line, and the tags off the name.
-    ///
-    /// # Errors
-    /// `MalformedLine` without a colon or name, `EmptyName` if only tags stand before the colon, `MixedTagStyles` for
-    /// valid tags in the name beside `|#`, `UnknownType` for events and service checks.
-    #[inline]
-    pub fn parse(text: &'a [u8], dialects: &Parse) -> Result<Self, Refusal> {
-        let (end, plain) = name_end(text);
-        if !plain || text.first() == Some(&b'_') {
-            return Self::parse_rare(text, dialects);
-        }
-        if end == text.len() || end == 0 {
-            return Err(Refusal::new(DropReason::MalformedLine, end));
-        }
-        Ok(Self {
+    /// A line whose name is not read yet; see [`Line::read_name`].
+    #[inline(always)]
+    pub fn new(text: &'a [u8], dialects: &Parse) -> Self {
+        Self {
             text,
-            name: &text[..end],
+            name: &[],
             name_rest: &[],
             name_tags: &[],
             style: TagStyle::DogStatsd,
             lone_bracket: false,
-            body: end + 1,
+            body: 0,
             dogstatsd: dialects.dogstatsd_tags,
-        })
+        }
     }
 
-    /// A line whose name holds a byte that starts tags in some dialect, or begins as an event or service check does.
+    /// Makes a line of `text` and reads its name.
+    ///
+    /// # Errors
+    /// As [`Line::read_name`].
+    pub fn parse(text: &'a [u8], dialects: &Parse) -> Result<Self, Refusal> {
+        let mut line = Self::new(text, dialects);
+        line.read_name(dialects)?;
+        Ok(line)
+    }
+
+    /// Cuts the name off, and the tags off the name. In place: what is made for every line must not be copied about.
+    ///
+    /// # Errors
+    /// `MalformedLine` without a colon or name, `EmptyName` if only tags stand before the colon, `MixedTagStyles` for
+    /// valid tags in the name beside `|#`, `UnknownType` for events and service checks.
+    #[inline(always)]
+    pub fn read_name(&mut self, dialects: &Parse) -> Result<(), Refusal> {
+        let end = scan::find_any(self.text, 0, [b':', b'#', b',', b'[', b']']);
+        if self.text.get(end) != Some(&b':') || end == 0 || self.text[0] == b'_' {
+            return self.read_rare_name(dialects);
+        }
+        self.name = &self.text[..end];
+        self.body = end + 1;
+        Ok(())
+    }
+
+    /// The same where the name is missing, holds a byte that starts tags in some dialect, or begins as an event or
+    /// service check does.
     #[cold]
-    fn parse_rare(text: &'a [u8], dialects: &Parse) -> Result<Self, Refusal> {
+    fn read_rare_name(&mut self, dialects: &Parse) -> Result<(), Refusal> {
+        let text = self.text;
         if text.starts_with(b"_e{") || text.starts_with(b"_sc|") {
             return Err(Refusal::new(DropReason::UnknownType, 0));
         }
@@ -108,44 +126,36 @@ impl<'a> Line<'a> {
             other => return Err(Refusal::new(DropReason::MalformedLine, other.unwrap_or(text.len()))),
         };
         let head = &text[..end];
-        let mut line = Self {
-            text,
-            name: head,
-            name_rest: &[],
-            name_tags: &[],
-            style: TagStyle::DogStatsd,
-            lone_bracket: false,
-            body: end + 1,
-            dogstatsd: dialects.dogstatsd_tags,
-        };
+        self.name = head;
+        self.body = end + 1;
         let (open, close) = (memchr(b'[', head), memchr(b']', head));
         match (open, close) {
             (Some(open), Some(close)) if dialects.signalfx_tags && open < close => {
-                line.name = &head[..open];
-                line.name_tags = &head[open + 1..close];
-                line.name_rest = &head[close + 1..];
-                line.style = TagStyle::SignalFx;
+                self.name = &head[..open];
+                self.name_tags = &head[open + 1..close];
+                self.name_rest = &head[close + 1..];
+                self.style = TagStyle::SignalFx;
             }
-            (Some(_), _) | (_, Some(_)) if dialects.signalfx_tags => line.lone_bracket = true,
+            (Some(_), _) | (_, Some(_)) if dialects.signalfx_tags => self.lone_bracket = true,
             _ => {
                 let starts =
                     |byte: &u8| (*byte == b'#' && dialects.librato_tags) || (*byte == b',' && dialects.influxdb_tags);
                 if let Some(cut) = head.iter().position(starts) {
-                    line.style = if head[cut] == b'#' { TagStyle::Librato } else { TagStyle::InfluxDb };
-                    line.name = &head[..cut];
-                    line.name_tags = &head[cut + 1..];
+                    self.style = if head[cut] == b'#' { TagStyle::Librato } else { TagStyle::InfluxDb };
+                    self.name = &head[..cut];
+                    self.name_tags = &head[cut + 1..];
                 }
             }
         }
-        if line.name.is_empty() && line.name_rest.is_empty() {
+        if self.name.is_empty() && self.name_rest.is_empty() {
             return Err(Refusal::new(DropReason::EmptyName, 0));
         }
-        if line.style != TagStyle::DogStatsd && tags::any_valid(line.name_tags, line.style) {
+        if self.style != TagStyle::DogStatsd && tags::any_valid(self.name_tags, self.style) {
             if let Some(at) = memmem::find(&text[end..], b"|#") {
                 return Err(Refusal::new(DropReason::MixedTagStyles, end + at + 1));
             }
         }
-        Ok(line)
+        Ok(())
     }
 
     /// Cuts out the sample whose value starts at byte `from`: [`Line::body`] first, then each [`Sample::next`].
@@ -153,48 +163,53 @@ impl<'a> Line<'a> {
     /// # Errors
     /// `MalformedLine` without a type, `UnknownType`, `MalformedField` for an empty part, `SampleRate` for a rate
     /// that cannot be applied. What follows a refused sample on the same line is refused with it.
-    #[inline]
     pub fn sample(&self, from: usize) -> Result<Sample<'a>, Refusal> {
+        let mut sample = Sample::default();
+        self.read_sample(from, &mut sample)?;
+        Ok(sample)
+    }
+
+    /// The same in place, whatever `sample` held before.
+    ///
+    /// # Errors
+    /// As [`Line::sample`].
+    #[inline(always)]
+    pub fn read_sample(&self, from: usize, sample: &mut Sample<'a>) -> Result<(), Refusal> {
         let text = self.text;
-        let (values, pipe) = match number::plain(&text[from..]) {
-            Some((value, length)) if text.get(from + length) == Some(&b'|') => (Values::One(value), from + length),
-            _ => match memchr(b'|', &text[from..]) {
-                Some(length) => (Values::Text(&text[from..from + length]), from + length),
-                None => return Err(Refusal::new(DropReason::MalformedLine, text.len())),
-            },
+        *sample = Sample::default();
+        let pipe = match number::plain(&text[from..]) {
+            Some((value, length)) if text.get(from + length) == Some(&b'|') => {
+                sample.values = Values::One(value);
+                from + length
+            }
+            _ => {
+                let pipe = scan::find(text, from, b'|');
+                if pipe == text.len() {
+                    return Err(Refusal::new(DropReason::MalformedLine, pipe));
+                }
+                sample.values = Values::Text(&text[from..pipe]);
+                pipe
+            }
         };
-        let (kind, length) = match &text[pipe + 1..] {
-            [b'c'] | [b'c', b'|' | b':', ..] => (SampleType::Counter, 1),
-            [b'g'] | [b'g', b'|' | b':', ..] => (SampleType::Gauge, 1),
-            [b'm', b's'] | [b'm', b's', b'|' | b':', ..] => (SampleType::Timer, 2),
-            [b'h'] | [b'h', b'|' | b':', ..] => (SampleType::Histogram, 1),
-            [b'd'] | [b'd', b'|' | b':', ..] => (SampleType::Distribution, 1),
-            [b's'] | [b's', b'|' | b':', ..] => (SampleType::Set, 1),
+        let (kind, end) = match &text[pipe + 1..] {
+            [b'c'] | [b'c', b'|' | b':', ..] => (SampleType::Counter, pipe + 2),
+            [b'g'] | [b'g', b'|' | b':', ..] => (SampleType::Gauge, pipe + 2),
+            [b'm', b's'] | [b'm', b's', b'|' | b':', ..] => (SampleType::Timer, pipe + 3),
+            [b'h'] | [b'h', b'|' | b':', ..] => (SampleType::Histogram, pipe + 2),
+            [b'd'] | [b'd', b'|' | b':', ..] => (SampleType::Distribution, pipe + 2),
+            [b's'] | [b's', b'|' | b':', ..] => (SampleType::Set, pipe + 2),
             _ => return Err(Refusal::new(DropReason::UnknownType, pipe + 1)),
         };
-        let mut sample = Sample {
-            kind,
-            values,
-            weight: 1.0,
-            rate: &[],
-            tags: &[],
-            container: &[],
-            invalid_rate: false,
-            unknown_fields: 0,
-            next: None,
-        };
-        let end = pipe + 1 + length;
+        sample.kind = kind;
         // The commonest line ends with its tags; everything else goes through the loop over fields.
-        if let [b'|', b'#', tags @ ..] = &text[end..]
-            && memchr(b'|', tags).is_none()
-        {
-            sample.tags = if self.dogstatsd { tags } else { &[] };
-            return Ok(sample);
+        match &text[end..] {
+            [] => Ok(()),
+            [b'|', b'#', tags @ ..] if scan::find(text, end + 2, b'|') == text.len() => {
+                sample.tags = if self.dogstatsd { tags } else { &[] };
+                Ok(())
+            }
+            _ => self.fields(end, sample),
         }
-        if end < text.len() {
-            self.fields(end, &mut sample)?;
-        }
-        Ok(sample)
     }
 
     /// Reads everything behind the type, starting at the `|` or `:` at byte `at`.
@@ -212,7 +227,7 @@ impl<'a> Line<'a> {
                 break;
             }
             let start = at + 1;
-            let mut end = memchr(b'|', &text[start..]).map_or(text.len(), |length| start + length);
+            let mut end = scan::find(text, start, b'|');
             let field = &text[start..end];
             match field {
                 [] => return Err(Refusal::new(DropReason::MalformedField, start)),
@@ -244,6 +259,22 @@ impl<'a> Line<'a> {
             sample.weight = 1.0;
         }
         Ok(())
+    }
+}
+
+impl Default for Sample<'_> {
+    fn default() -> Self {
+        Self {
+            kind: SampleType::Counter,
+            values: Values::One(0.0),
+            weight: 1.0,
+            rate: &[],
+            tags: &[],
+            container: &[],
+            invalid_rate: false,
+            unknown_fields: 0,
+            next: None,
+        }
     }
 }
 
@@ -309,33 +340,6 @@ fn apply_rate(sample: &mut Sample<'_>) -> Result<(), DropReason> {
         _ => {}
     }
     Ok(())
-}
-
-/// Where the first of `:`, `#`, `,`, `[`, `]` stands, and whether it is the colon (or none is there).
-///
-/// Looks at eight bytes at a time: `(x - 0x01..) & !x & 0x80..` marks the zero bytes of `x`, exact for the lowest.
-#[inline]
-fn name_end(text: &[u8]) -> (usize, bool) {
-    const LOW: u64 = u64::from_le_bytes([0x01; 8]);
-    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
-    let marks = |word: u64, byte: u8| {
-        let x = word ^ (LOW * u64::from(byte));
-        x.wrapping_sub(LOW) & !x & HIGH
-    };
-    let (words, tail) = text.as_chunks::<8>();
-    for (place, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let found = marks(word, b':') | marks(word, b'#') | marks(word, b',') | marks(word, b'[') | marks(word, b']');
-        if found != 0 {
-            let at = place * 8 + found.trailing_zeros() as usize / 8;
-            return (at, text[at] == b':');
-        }
-    }
-    let at = words.len() * 8;
-    match tail.iter().position(|byte| matches!(byte, b':' | b'#' | b',' | b'[' | b']')) {
-        Some(place) => (at + place, tail[place] == b':'),
-        None => (text.len(), true),
-    }
 }
 
 /// The bit of [`Sample::unknown_fields`] for a first byte.

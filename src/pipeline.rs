@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache as RulesCache};
 use foldhash::fast::RandomState;
-use memchr::memchr;
 
 use crate::admit::Limits;
 use crate::aggregate::bounds::Bounds;
@@ -21,7 +20,8 @@ use crate::identity::cache::Cache;
 use crate::map::labels::LabelSet;
 use crate::map::{Mapper, Resolved, TagDrops};
 use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
-use crate::parse::{Line, Sample, unknown_letters};
+use crate::parse::number::Number;
+use crate::parse::{Line, Sample, Values, scan, unknown_letters};
 use crate::telemetry::{Books, Count, Tally};
 
 /// Everything that the stages are told by the configuration; swapped as a whole.
@@ -124,13 +124,11 @@ impl Pipeline {
         }
         // ASCII is UTF-8; the check runs over whole words, so it costs next to nothing for all lines at once.
         let ascii = datagram.is_ascii();
-        let mut rest = datagram;
-        while !rest.is_empty() {
-            let (line, behind) = match memchr(b'\n', rest) {
-                Some(end) => (&rest[..end], &rest[end + 1..]),
-                None => (rest, &rest[rest.len()..]),
-            };
-            rest = behind;
+        let mut start = 0;
+        while start < datagram.len() {
+            let end = scan::find(datagram, start, b'\n');
+            let line = &datagram[start..end];
+            start = end + 1;
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             if !line.is_empty() {
                 stages.line(rules, line, ascii);
@@ -160,7 +158,7 @@ impl Stages {
         self.cached_under = rules.clone();
     }
 
-    #[inline]
+    #[inline(always)]
     fn line(&mut self, rules: &Rules, text: &[u8], ascii: bool) {
         self.tally.add(Count::Lines, 1);
         if text.len() > rules.max_line_bytes {
@@ -174,19 +172,21 @@ impl Stages {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn samples(&mut self, rules: &Rules, text: &[u8]) -> Result<(), Refusal> {
-        let line = Line::parse(text, &rules.parse)?;
+        let mut line = Line::new(text, &rules.parse);
+        line.read_name(&rules.parse)?;
+        let mut sample = Sample::default();
         let mut next = Some(line.body);
         while let Some(from) = next {
-            let sample = line.sample(from)?;
+            line.read_sample(from, &mut sample)?;
             self.sample(rules, text, &line, &sample);
             next = sample.next;
         }
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn sample(&mut self, rules: &Rules, text: &[u8], line: &Line<'_>, sample: &Sample<'_>) {
         if sample.invalid_rate || sample.unknown_fields != 0 {
             self.oddities(sample);
@@ -265,28 +265,48 @@ impl Answer {
                 return;
             }
         };
-        let divisor = rules.mapper.divisor(sample.kind);
-        for number in sample.values.numbers() {
-            let recorded = match number {
-                Ok(number) => {
-                    let relative = number.signed && rules.parse.gauge_sign == GaugeSign::Delta;
-                    recorder.record(place, number.value / divisor, sample.weight, relative)
-                }
-                Err((reason, _)) => Err(reason),
-            };
-            match recorded {
-                Ok(()) => {
-                    tally.recorded(sample.kind);
-                    if self.overflow {
-                        tally.add(Count::OverflowSamples, 1);
-                    }
-                }
-                Err(reason) => tally.dropped(reason),
-            }
+        match sample.values {
+            Values::One(value) => self.record(rules, sample, place, Number { value, signed: false }, recorder, tally),
+            Values::Text(_) => self.take_all(rules, sample, place, recorder, tally),
         }
         if let Some(drops) = &self.tag_drops {
             for (reason, n) in TagDropReason::ALL.iter().zip(**drops) {
                 tally.tags_dropped(*reason, u64::from(n));
+            }
+        }
+    }
+
+    /// Records one value, or counts why not.
+    #[inline(always)]
+    fn record(
+        &self,
+        rules: &Rules,
+        sample: &Sample<'_>,
+        place: &Place,
+        number: Number,
+        recorder: &mut Recorder,
+        tally: &mut Tally,
+    ) {
+        let value = rules.mapper.in_base_unit(sample.kind, number.value);
+        let relative = number.signed && rules.parse.gauge_sign == GaugeSign::Delta;
+        match recorder.record(place, value, sample.weight, relative) {
+            Ok(()) => {
+                tally.recorded(sample.kind);
+                if self.overflow {
+                    tally.add(Count::OverflowSamples, 1);
+                }
+            }
+            Err(reason) => tally.dropped(reason),
+        }
+    }
+
+    /// The same for every value of a text that is no plain number.
+    #[inline(never)]
+    fn take_all(&self, rules: &Rules, sample: &Sample<'_>, place: &Place, recorder: &mut Recorder, tally: &mut Tally) {
+        for number in sample.values.numbers() {
+            match number {
+                Ok(number) => self.record(rules, sample, place, number, recorder, tally),
+                Err((reason, _)) => tally.dropped(reason),
             }
         }
     }

@@ -211,14 +211,13 @@ impl<'a> Explainer<'a> {
         sample: &Sample<'_>,
         place: &Place,
     ) -> Result<(Vec<Number>, bool, Vec<String>), Refusal> {
-        let divisor = self.rules.mapper.divisor(sample.kind);
         let delta = sample.kind == SampleType::Gauge && self.rules.parse.gauge_sign == GaugeSign::Delta;
         let (mut values, mut warnings, mut refusal) = (Vec::new(), Vec::new(), None);
         let mut relative = false;
         for number in sample.values.numbers() {
             let (reason, piece) = match number {
                 Ok(number) => {
-                    let value = number.value / divisor;
+                    let value = self.rules.mapper.in_base_unit(sample.kind, number.value);
                     match self.recorder.record(place, value, sample.weight, number.signed && delta) {
                         Ok(()) => {
                             relative |= number.signed && delta;
