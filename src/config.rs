@@ -10,6 +10,7 @@ mod keys;
 mod problem;
 mod raw;
 mod source;
+mod syntax;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use xxhash_rust::xxh64::xxh64;
 
 pub use problem::{Problem, Problems};
+pub use syntax::glob_matches;
 
 /// A configuration that was read and checked, with what a start-up says of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,17 +68,18 @@ impl Config {
         load(&Sources::default()).expect("the built-in defaults pass their checks; a test loads them").config
     }
 
-    /// Notes for whoever reviews the configuration: what is reachable from elsewhere, and rules without effect.
+    /// Notes for whoever reviews the configuration: what can be reached from elsewhere, and rules without effect.
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
         for (key, address) in [("listen.udp", self.listen.udp.as_ref()), ("http.listen", Some(&self.http.listen))] {
-            if let Some(address) = address.filter(|address| !check::is_loopback(address)) {
+            if let Some(address) = address.filter(|address| !syntax::is_loopback(address)) {
                 remarks.push(format!("{key}: {address} can be reached from other machines"));
             }
         }
         for (index, rule) in self.bucketing.iter().enumerate() {
             for tag in &rule.tags {
-                if let Some(glob) = self.labels.drop.iter().find(|glob| check::glob_matches(glob, tag)) {
+                let drops = |glob: &&String| glob_matches(glob.as_bytes(), tag.as_bytes());
+                if let Some(glob) = self.labels.drop.iter().find(drops) {
                     remarks.push(format!(
                         "bucketing.{index}.tags: {tag:?} never arrives, labels.drop takes it out ({glob:?})"
                     ));

@@ -13,7 +13,7 @@ pub mod users;
 
 use memchr::memchr;
 
-use crate::config::{Bucketing, Labels};
+use crate::config::{Bucketing, Labels, glob_matches};
 use crate::map::name;
 use crate::parse::{Line, Sample, scan};
 use users::UserBuckets;
@@ -42,7 +42,7 @@ pub enum TagAction {
 
 /// The rules for tags, compiled: which are bucketed and which are left out.
 ///
-/// A bucketing rule names its tags, so it goes before a glob of `labels.drop` that matches as well.
+/// A tag that both name is left out.
 pub struct TagRules {
     buckets: Vec<UserBuckets>,
     patterns: Vec<(Pattern, TagAction)>,
@@ -64,14 +64,14 @@ impl TagRules {
     /// Compiles `[[bucketing]]` and `labels.drop`; `container` says whether the `|c:` field is part of an identity.
     pub fn new(bucketing: &[Bucketing], labels: &Labels, container: bool) -> Self {
         let mut patterns = Vec::new();
-        for (rule, bucketing) in (0u8..=u8::MAX).zip(bucketing) {
-            let exact = |tag: &String| (Pattern::exact(tag.as_bytes()), TagAction::Bucket(rule));
-            patterns.extend(bucketing.tags.iter().map(exact));
-        }
         for glob in &labels.drop {
             let text = glob.as_bytes();
             let pattern = if glob.contains('*') { Pattern::Glob(text.into()) } else { Pattern::exact(text) };
             patterns.push((pattern, TagAction::Drop));
+        }
+        for (rule, bucketing) in (0u8..=u8::MAX).zip(bucketing) {
+            let exact = |tag: &String| (Pattern::exact(tag.as_bytes()), TagAction::Bucket(rule));
+            patterns.extend(bucketing.tags.iter().map(exact));
         }
         let mut first = Box::new([0u64; 256]);
         for (place, (pattern, _)) in patterns.iter().enumerate() {
@@ -209,7 +209,7 @@ impl Pattern {
     fn matches(&self, key: &[u8]) -> bool {
         match self {
             Self::Exact { name, .. } => **name == *key,
-            Self::Glob(text) => glob(text, key),
+            Self::Glob(text) => glob_matches(text, key),
         }
     }
 
@@ -227,36 +227,8 @@ impl Pattern {
             }
             Self::Glob(text) => {
                 let length = memchr(separator, tag).unwrap_or(tag.len());
-                glob(text, &tag[..length]).then_some(length)
+                glob_matches(text, &tag[..length]).then_some(length)
             }
         }
     }
-}
-
-/// Whether `*`, which stands for any run of bytes, makes `pattern` equal to `text`; linear in both but for retries at
-/// the last `*`.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut retry: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                retry = Some((p + 1, t));
-                p += 1;
-            }
-            Some(byte) if *byte == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match retry {
-                Some((after, from)) => {
-                    p = after;
-                    t = from + 1;
-                    retry = Some((after, from + 1));
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|byte| *byte == b'*')
 }

@@ -199,7 +199,8 @@ pub(super) fn suggestion(path: &KeyPath) -> String {
         }
     }
     let most = (name.len() / 3).clamp(1, 3);
-    let near = names.iter().map(|known| (distance(name, known), known)).filter(|(far, _)| *far <= most).min();
+    let near =
+        names.iter().map(|known| (strsim::osa_distance(name, known), known)).filter(|(far, _)| *far <= most).min();
     if let Some((_, known)) = near {
         return format!("unknown key, did you mean {}?", parent.join(known));
     }
@@ -225,25 +226,6 @@ fn matches(pattern: &str, path: &KeyPath) -> bool {
 fn starts_with(pattern: &str, path: &KeyPath) -> bool {
     pattern.split('.').count() > path.len()
         && pattern.split('.').zip(path.segments()).all(|(p, s)| segment_matches(p, s))
-}
-
-/// Letters to insert, take out, change or swap with the next to get from `from` to `to`.
-fn distance(from: &str, to: &str) -> usize {
-    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
-    let mut rows = vec![vec![0; to.len() + 1]; from.len() + 1];
-    rows[0] = (0..=to.len()).collect();
-    for i in 1..=from.len() {
-        rows[i][0] = i;
-        for j in 1..=to.len() {
-            let changed = rows[i - 1][j - 1] + usize::from(from[i - 1] != to[j - 1]);
-            let mut least = changed.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-            if i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
-            }
-            rows[i][j] = least;
-        }
-    }
-    rows[from.len()][to.len()]
 }
 
 #[cfg(test)]
