@@ -28,6 +28,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 86400);
 /// `sun_path` holds 108 bytes with the zero at its end.
 const LONGEST_SOCKET_PATH: usize = 107;
+/// An identity has one byte for the rule's number.
+const MOST_BUCKETING_RULES: usize = 255;
 
 /// Checks everything; the result is only good if `problems` has got no longer.
 pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>) -> Config {
@@ -195,6 +197,7 @@ impl Check<'_> {
                 self.refuse_at(&KeyPath::parse("labels.add").join(name), &accepted);
             }
         }
+        self.require(raw.bucketing.len() <= MOST_BUCKETING_RULES, "bucketing");
         let mut rules = Vec::with_capacity(raw.bucketing.len());
         for (index, rule) in raw.bucketing.iter().enumerate() {
             let base = KeyPath::parse("bucketing").join(index);

@@ -77,7 +77,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("mapping.rules.*.ttl", "a duration, \"0s\" (never) to \"365d\""),
     ("mapping.rules.*.scale", "a finite number"),
     ("mapping.rules.*.honor_labels", BOOLEAN),
-    ("bucketing", "a list of tables, [[bucketing]]"),
+    ("bucketing", "a list of at most 255 tables, [[bucketing]]"),
     ("bucketing.*.tags", "a list of tag names, at least one, none empty or with , : or |"),
     ("bucketing.*.label", NEW_LABEL),
     ("bucketing.*.method", "\"hash\" or \"range\""),

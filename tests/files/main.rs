@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use statsieve::command::check;
 use statsieve::config::{self, BucketMethod, Loaded, Sources};
@@ -144,4 +145,19 @@ fn bytes_that_are_not_text_are_placed() {
     fs::write(&path, b"[log]\nlevel = \"\xff\"\n").expect("it can be written");
     let problems = config::load(&Sources { file: Some(path.clone()), set: Vec::new() }).expect_err("no text");
     assert_eq!(problems.to_string(), format!("{}:2: not UTF-8 at byte 15", path.display()));
+}
+
+#[test]
+fn a_build_for_another_system_stops_with_a_message_that_says_so() {
+    let folder = tempfile::tempdir().expect("a folder for the build script");
+    let program = folder.path().join("build");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/build.rs");
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let compiled = Command::new(rustc).args(["--edition", "2024", "-o"]).args([&program, &source]).status();
+    assert!(compiled.expect("rustc runs").success());
+    for (system, stops) in [("linux", false), ("macos", true), ("windows", true)] {
+        let output = Command::new(&program).env("CARGO_CFG_TARGET_OS", system).output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(text.contains("cargo::error=statsieve runs on Linux only"), stops, "{system}: {text}");
+    }
 }
