@@ -361,3 +361,6 @@ pub fn offset(text: &[u8], part: &[u8]) -> usize {
     let at = (part.as_ptr() as usize).wrapping_sub(text.as_ptr() as usize);
     if at <= text.len() { at } else { 0 }
 }
+
+#[cfg(test)]
+mod tests;
