@@ -110,8 +110,9 @@ impl Mapper {
             SampleType::Gauge => Kind::Gauge,
             SampleType::Timer | SampleType::Histogram | SampleType::Distribution => Kind::Histogram,
             SampleType::Set | SampleType::Event | SampleType::ServiceCheck => {
-                let pipe = text.iter().rposition(|byte| *byte == b's').unwrap_or(0);
-                return Err(Refusal::new(DropReason::UnknownType, pipe));
+                let is_type = |rest: &[u8]| matches!(rest, [b'|', b's'] | [b'|', b's', b'|' | b':', ..]);
+                let pipe = (line.body..text.len()).find(|at| is_type(&text[*at..]));
+                return Err(Refusal::new(DropReason::UnknownType, pipe.map_or(0, |pipe| pipe + 1)));
             }
         };
         name::write(&self.naming, sample.kind, line.name, line.name_rest, &mut out.name);
@@ -234,3 +235,6 @@ impl Resolved {
         *count = count.saturating_add(1);
     }
 }
+
+#[cfg(test)]
+mod tests;
