@@ -335,6 +335,11 @@ impl Reader<'_> {
         self.inner.find(name).is_some()
     }
 
+    /// Whether a histogram of this name exists.
+    pub fn has_histogram(&self, name: &str) -> bool {
+        self.inner.find(name).is_some_and(|number| self.families()[number as usize].kind == Kind::Histogram)
+    }
+
     /// Whether this name is one that a histogram exposes beside its own, or reserved.
     pub fn is_taken(&self, name: &str) -> bool {
         self.inner.clashes(name, Kind::Counter)
