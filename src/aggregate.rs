@@ -27,6 +27,20 @@ use cells::{Cell, CellSpace, Shard, ShardReader, ShardWriter};
 /// The largest size of a number in one cell: sixteen million of them (shards times buckets) still have a finite sum.
 const MOST: f64 = f64::MAX / 16_777_216.0;
 
+/// Whether a series without samples would take this one, which stands for `weight` events.
+///
+/// # Errors
+/// What [`Recorder::record`] would say.
+pub fn admits(kind: Kind, value: f64, weight: f64) -> Result<(), DropReason> {
+    let fits = (value * weight).abs() <= MOST;
+    match kind {
+        Kind::Counter if value < 0.0 => Err(DropReason::NegativeCounter),
+        Kind::Counter if !fits => Err(DropReason::NotFinite),
+        Kind::Histogram if !fits || weight > MOST => Err(DropReason::NotFinite),
+        _ => Ok(()),
+    }
+}
+
 /// Name of the label that marks a family's overflow series.
 pub const OVERFLOW_LABEL: &str = "overflow";
 

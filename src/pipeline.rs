@@ -14,7 +14,7 @@ use memchr::memchr;
 
 use crate::admit::Limits;
 use crate::aggregate::bounds::Bounds;
-use crate::aggregate::{OVERFLOW_LABEL, Place, Recorder, Store, Wanted};
+use crate::aggregate::{OVERFLOW_LABEL, Place, Recorder, Store, Wanted, admits};
 use crate::config::{Config, GaugeSign, Parse};
 use crate::identity::TagRules;
 use crate::identity::cache::Cache;
@@ -210,7 +210,11 @@ impl Stages {
     #[cold]
     fn new_identity(&mut self, rules: &Rules, text: &[u8], line: &Line<'_>, sample: &Sample<'_>, hash: u64) {
         self.tally.add(Count::CacheMisses, 1);
-        let found = self.find(rules, text, line, sample);
+        let found = match self.find(rules, text, line, sample) {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => return,
+            Err(reason) => Err(reason),
+        };
         let overflow = matches!(found, Ok((_, true)));
         let outcome = found.map(|(place, _)| place);
         let drops = self.resolved.tag_drops;
@@ -220,17 +224,28 @@ impl Stages {
         self.cache.offer(hash, &self.identity, answer);
     }
 
+    /// The place of a sample and whether it is an overflow series'; `None` if none of its values can be recorded, each
+    /// counted for its own reason: such a sample makes no series, and does not decide what type a name has.
     fn find(
         &mut self,
         rules: &Rules,
         text: &[u8],
         line: &Line<'_>,
         sample: &Sample<'_>,
-    ) -> Result<(Place, bool), DropReason> {
+    ) -> Result<Option<(Place, bool)>, DropReason> {
         let kind = rules
             .mapper
             .resolve(&rules.tags, text, line, sample, &mut self.resolved)
             .map_err(|refusal| refusal.reason)?;
+        let divisor = rules.mapper.divisor(sample.kind);
+        let refusals = sample.values.numbers().map(|number| match number {
+            Ok(number) => admits(kind, number.value / divisor, sample.weight).err(),
+            Err((reason, _)) => Some(reason),
+        });
+        if refusals.clone().all(|refusal| refusal.is_some()) {
+            refusals.flatten().for_each(|reason| self.tally.dropped(reason));
+            return Ok(None);
+        }
         self.labels.clear();
         self.resolved.labels.render(&mut self.labels);
         let wanted = Wanted {
@@ -242,7 +257,7 @@ impl Stages {
             overflow_labels: &rules.overflow_labels,
         };
         let placed = self.store.place(wanted, &rules.limits)?;
-        Ok((placed.place, placed.overflow))
+        Ok(Some((placed.place, placed.overflow)))
     }
 
     #[cold]
