@@ -28,6 +28,8 @@ const CONTAINER: u8 = 0xFD;
 const NAME_TAGS: u8 = 0xFC;
 /// Before the rest of a name behind its tags.
 const NAME_REST: u8 = 0xFB;
+/// In place of a tag that is left out, which must not look like an empty, malformed one.
+const GONE: u8 = 0xFA;
 
 /// What becomes of one tag before identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +156,7 @@ impl TagRules {
                     (TagAction::Keep, _) => {}
                     (TagAction::Drop, _) => {
                         out.extend_from_slice(&text[copied..start]);
+                        out.push(GONE);
                         copied = end;
                         dropped += 1;
                     }
@@ -164,6 +167,8 @@ impl TagRules {
                         if !observer || buckets.observers {
                             let number = buckets.number(&piece[value..]).to_le_bytes();
                             out.extend_from_slice(&[BUCKET, rule, number[0], number[1], number[2], number[3]]);
+                        } else {
+                            out.push(GONE);
                         }
                     }
                 }
@@ -246,3 +251,6 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     }
     pattern[p..].iter().all(|byte| *byte == b'*')
 }
+
+#[cfg(test)]
+mod tests;
