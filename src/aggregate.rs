@@ -232,7 +232,8 @@ impl Inner {
         let number = self.families.len() as u32;
         self.families.push(Family {
             name: wanted.name.into(),
-            help: format!("Received as {} ({}).", wanted.written, wanted.kind.word()).into(),
+            // Cut, since what a legal name was made from may be much longer than it.
+            help: format!("Received as {:.256} ({}).", wanted.written, wanted.kind.word()).into(),
             kind: wanted.kind,
             bounds: wanted.bounds.clone(),
             series: Vec::new(),
@@ -416,3 +417,6 @@ impl Recorder {
         if fits { Ok(()) } else { Err(DropReason::NotFinite) }
     }
 }
+
+#[cfg(test)]
+mod tests;

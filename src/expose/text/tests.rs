@@ -100,6 +100,13 @@ fn labels_and_help_are_escaped() {
 }
 
 #[test]
+fn help_is_bounded_however_long_a_name_was_written() {
+    let text = exposition(&[], &[&format!("a{}b:1|g", "-".repeat(8000))], Format::Text);
+    let help = text.lines().next().expect("a line");
+    assert_eq!(help, format!("# HELP a_b Received as a{} (gauge).", "-".repeat(255)));
+}
+
+#[test]
 fn a_counter_whose_base_is_taken_is_unknown_under_its_full_name() {
     for (lines, expected) in [
         (&["a_total:1|c"][..], &["a counter"][..]),
