@@ -311,3 +311,6 @@ impl Answer {
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("a line is checked to be UTF-8 before it is cut")
 }
+
+#[cfg(test)]
+mod tests;
