@@ -27,6 +27,20 @@ use cells::{Cell, CellSpace, Shard, ShardReader, ShardWriter};
 /// The largest size of a number in one cell: sixteen million of them (shards times buckets) still have a finite sum.
 const MOST: f64 = f64::MAX / 16_777_216.0;
 
+/// Whether a series without samples would take this one, which stands for `weight` events.
+///
+/// # Errors
+/// What [`Recorder::record`] would say.
+pub fn admits(kind: Kind, value: f64, weight: f64) -> Result<(), DropReason> {
+    let fits = (value * weight).abs() <= MOST;
+    match kind {
+        Kind::Counter if value < 0.0 => Err(DropReason::NegativeCounter),
+        Kind::Counter if !fits => Err(DropReason::NotFinite),
+        Kind::Histogram if !fits || weight > MOST => Err(DropReason::NotFinite),
+        _ => Ok(()),
+    }
+}
+
 /// Name of the label that marks a family's overflow series.
 pub const OVERFLOW_LABEL: &str = "overflow";
 
@@ -218,7 +232,8 @@ impl Inner {
         let number = self.families.len() as u32;
         self.families.push(Family {
             name: wanted.name.into(),
-            help: format!("Received as {} ({}).", wanted.written, wanted.kind.word()).into(),
+            // Cut, since what a legal name was made from may be much longer than it.
+            help: format!("Received as {:.256} ({}).", wanted.written, wanted.kind.word()).into(),
             kind: wanted.kind,
             bounds: wanted.bounds.clone(),
             series: Vec::new(),
@@ -335,6 +350,11 @@ impl Reader<'_> {
         self.inner.find(name).is_some()
     }
 
+    /// Whether a histogram of this name exists.
+    pub fn has_histogram(&self, name: &str) -> bool {
+        self.inner.find(name).is_some_and(|number| self.families()[number as usize].kind == Kind::Histogram)
+    }
+
     /// Whether this name is one that a histogram exposes beside its own, or reserved.
     pub fn is_taken(&self, name: &str) -> bool {
         self.inner.clashes(name, Kind::Counter)
@@ -397,3 +417,6 @@ impl Recorder {
         if fits { Ok(()) } else { Err(DropReason::NotFinite) }
     }
 }
+
+#[cfg(test)]
+mod tests;

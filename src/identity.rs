@@ -28,6 +28,8 @@ const CONTAINER: u8 = 0xFD;
 const NAME_TAGS: u8 = 0xFC;
 /// Before the rest of a name behind its tags.
 const NAME_REST: u8 = 0xFB;
+/// In place of a tag that is left out, which must not look like an empty, malformed one.
+const GONE: u8 = 0xFA;
 
 /// What becomes of one tag before identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,9 +162,14 @@ impl TagRules {
                         if !observer || buckets.observers {
                             let number = buckets.number(&text[value..end]).to_le_bytes();
                             out.extend_from_slice(&[BUCKET, rule, number[0], number[1], number[2], number[3]]);
+                        } else {
+                            out.push(GONE);
                         }
                     }
-                    _ => dropped += 1,
+                    _ => {
+                        out.push(GONE);
+                        dropped += 1;
+                    }
                 }
             }
             start = end + 1;
@@ -232,3 +239,6 @@ impl Pattern {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What samples of this type become; `None` for those that make no family yet.
+    pub const fn of(kind: SampleType) -> Option<Self> {
+        match kind {
+            SampleType::Counter => Some(Self::Counter),
+            SampleType::Gauge => Some(Self::Gauge),
+            SampleType::Timer | SampleType::Histogram | SampleType::Distribution => Some(Self::Histogram),
+            SampleType::Set | SampleType::Event | SampleType::ServiceCheck => None,
+        }
+    }
+
     /// The word for it in a TYPE line.
     pub const fn word(self) -> &'static str {
         match self {
@@ -106,15 +116,7 @@ impl Mapper {
         sample: &Sample<'_>,
         out: &mut Resolved,
     ) -> Result<Kind, Refusal> {
-        let kind = match sample.kind {
-            SampleType::Counter => Kind::Counter,
-            SampleType::Gauge => Kind::Gauge,
-            SampleType::Timer | SampleType::Histogram | SampleType::Distribution => Kind::Histogram,
-            SampleType::Set | SampleType::Event | SampleType::ServiceCheck => {
-                let pipe = text.iter().rposition(|byte| *byte == b's').unwrap_or(0);
-                return Err(Refusal::new(DropReason::UnknownType, pipe));
-            }
-        };
+        let kind = Kind::of(sample.kind).ok_or(Refusal::new(DropReason::UnknownType, sample.type_at))?;
         name::write(&self.naming, sample.kind, line.name, line.name_rest, &mut out.name);
         if out.name.len() > self.max_name_bytes {
             return Err(Refusal::new(DropReason::NameTooLong, 0));
@@ -235,3 +237,6 @@ impl Resolved {
         *count = count.saturating_add(1);
     }
 }
+
+#[cfg(test)]
+mod tests;

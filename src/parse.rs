@@ -44,6 +44,8 @@ pub struct Line<'a> {
 pub struct Sample<'a> {
     /// What the values are.
     pub kind: SampleType,
+    /// The byte of the line where the type stands.
+    pub type_at: usize,
     /// One number, or the text of several.
     pub values: Values<'a>,
     /// How many events each value stands for, 1/rate; positive, may be infinite for a rate next to zero.
@@ -150,10 +152,11 @@ impl<'a> Line<'a> {
         if self.name.is_empty() && self.name_rest.is_empty() {
             return Err(Refusal::new(DropReason::EmptyName, 0));
         }
-        if self.style != TagStyle::DogStatsd && tags::any_valid(self.name_tags, self.style) {
-            if let Some(at) = memmem::find(&text[end..], b"|#") {
-                return Err(Refusal::new(DropReason::MixedTagStyles, end + at + 1));
-            }
+        if self.style != TagStyle::DogStatsd
+            && tags::any_valid(self.name_tags, self.style)
+            && let Some(at) = memmem::find(&text[end..], b"|#")
+        {
+            return Err(Refusal::new(DropReason::MixedTagStyles, end + at + 1));
         }
         Ok(())
     }
@@ -201,6 +204,7 @@ impl<'a> Line<'a> {
             _ => return Err(Refusal::new(DropReason::UnknownType, pipe + 1)),
         };
         sample.kind = kind;
+        sample.type_at = pipe + 1;
         // The commonest line ends with its tags; everything else goes through the loop over fields.
         match &text[end..] {
             [] => Ok(()),
@@ -266,6 +270,7 @@ impl Default for Sample<'_> {
     fn default() -> Self {
         Self {
             kind: SampleType::Counter,
+            type_at: 0,
             values: Values::One(0.0),
             weight: 1.0,
             rate: &[],
@@ -365,3 +370,6 @@ pub fn offset(text: &[u8], part: &[u8]) -> usize {
     let at = (part.as_ptr() as usize).wrapping_sub(text.as_ptr() as usize);
     if at <= text.len() { at } else { 0 }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,12 +13,12 @@ use foldhash::fast::RandomState;
 
 use crate::admit::Limits;
 use crate::aggregate::bounds::Bounds;
-use crate::aggregate::{OVERFLOW_LABEL, Place, Recorder, Store, Wanted};
+use crate::aggregate::{OVERFLOW_LABEL, Place, Recorder, Store, Wanted, admits};
 use crate::config::{Config, GaugeSign, Parse};
 use crate::identity::TagRules;
 use crate::identity::cache::Cache;
 use crate::map::labels::LabelSet;
-use crate::map::{Mapper, Resolved, TagDrops};
+use crate::map::{Kind, Mapper, Resolved, TagDrops};
 use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
 use crate::parse::number::Number;
 use crate::parse::{Line, Sample, Values, scan, unknown_letters};
@@ -191,6 +191,10 @@ impl Stages {
         if sample.invalid_rate || sample.unknown_fields != 0 {
             self.oddities(sample);
         }
+        let plain = matches!(sample.values, Values::One(_)) && sample.weight == 1.0;
+        if !plain && self.refuses(rules, sample) {
+            return;
+        }
         let dropped = rules.tags.identify(line, sample, &mut self.identity);
         if dropped > 0 {
             self.tally.tags_dropped(TagDropReason::Dropped, dropped);
@@ -220,6 +224,7 @@ impl Stages {
         self.cache.offer(hash, &self.identity, answer);
     }
 
+    /// The place of a sample, and whether it is an overflow series'.
     fn find(
         &mut self,
         rules: &Rules,
@@ -243,6 +248,24 @@ impl Stages {
         };
         let placed = self.store.place(wanted, &rules.limits)?;
         Ok((placed.place, placed.overflow))
+    }
+
+    /// Whether no value of a sample can be recorded, whatever its series; each is counted for its own reason then.
+    ///
+    /// Asked before anything else of the sample: it makes no series, nor does it decide what type a name has. A plain
+    /// number of weight 1 need not be asked.
+    #[inline(never)]
+    fn refuses(&mut self, rules: &Rules, sample: &Sample<'_>) -> bool {
+        let Some(kind) = Kind::of(sample.kind) else { return false };
+        let refusals = sample.values.numbers().map(|number| match number {
+            Ok(number) => admits(kind, rules.mapper.in_base_unit(sample.kind, number.value), sample.weight).err(),
+            Err((reason, _)) => Some(reason),
+        });
+        if refusals.clone().any(|refusal| refusal.is_none()) {
+            return false;
+        }
+        refusals.flatten().for_each(|reason| self.tally.dropped(reason));
+        true
     }
 
     #[cold]
@@ -316,3 +339,6 @@ impl Answer {
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("a line is checked to be UTF-8 before it is cut")
 }
+
+#[cfg(test)]
+mod tests;

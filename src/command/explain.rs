@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::aggregate::{Place, Placed, Recorder, Store, Wanted};
+use crate::aggregate::{Placed, Store, Wanted, admits};
 use crate::config::{self, Config, GaugeSign, MsUnit, Sources};
 use crate::identity::TagAction;
 use crate::map::{Kind, Resolved};
@@ -115,15 +115,12 @@ struct Explainer<'a> {
     config: &'a Config,
     rules: Rules,
     store: Store,
-    recorder: Recorder,
     resolved: Resolved,
 }
 
 impl<'a> Explainer<'a> {
     fn new(config: &'a Config) -> Self {
-        let store = Store::new(1, Arc::default());
-        let recorder = store.recorder(0);
-        Self { config, rules: Rules::new(config), store, recorder, resolved: Resolved::default() }
+        Self { config, rules: Rules::new(config), store: Store::new(1, Arc::default()), resolved: Resolved::default() }
     }
 
     /// One outcome for each sample of the line, or one refusal.
@@ -157,6 +154,7 @@ impl<'a> Explainer<'a> {
     }
 
     fn sample(&mut self, text: &[u8], line: &Line<'_>, sample: &Sample<'_>) -> Result<Explained, Refusal> {
+        let (values, relative, warnings) = self.values(text, sample)?;
         let kind = self.rules.mapper.resolve(&self.rules.tags, text, line, sample, &mut self.resolved)?;
         let mut labels = Vec::new();
         self.resolved.labels.render(&mut labels);
@@ -171,9 +169,8 @@ impl<'a> Explainer<'a> {
             labels: &labels_text,
             overflow_labels: &self.rules.overflow_labels,
         };
-        let Placed { place, overflow } =
+        let Placed { overflow, .. } =
             self.store.place(wanted, &self.rules.limits).map_err(|reason| Refusal::new(reason, 0))?;
-        let (values, relative, warnings) = self.values(text, sample, &place)?;
         let shown = if overflow { &self.rules.overflow_labels } else { &labels_text };
         let series = if shown.is_empty() { name.clone() } else { format!("{name}{{{shown}}}") };
         let buckets = self.buckets(line, sample);
@@ -204,44 +201,34 @@ impl<'a> Explainer<'a> {
         Ok(explained)
     }
 
-    /// The numbers that would be recorded and what is wrong with others; a refusal if none would be.
-    fn values(
-        &mut self,
-        text: &[u8],
-        sample: &Sample<'_>,
-        place: &Place,
-    ) -> Result<(Vec<Number>, bool, Vec<String>), Refusal> {
+    /// The numbers that would be recorded, whether they change a gauge, and what is wrong with the others; a refusal if
+    /// none would be.
+    fn values(&self, text: &[u8], sample: &Sample<'_>) -> Result<(Vec<Number>, bool, Vec<String>), Refusal> {
+        let Some(kind) = Kind::of(sample.kind) else { return Ok((Vec::new(), false, Vec::new())) };
         let delta = sample.kind == SampleType::Gauge && self.rules.parse.gauge_sign == GaugeSign::Delta;
         let (mut values, mut warnings, mut refusal) = (Vec::new(), Vec::new(), None);
-        let mut relative = false;
         for number in sample.values.numbers() {
-            let (reason, piece) = match number {
-                Ok(number) => {
-                    let value = self.rules.mapper.in_base_unit(sample.kind, number.value);
-                    match self.recorder.record(place, value, sample.weight, number.signed && delta) {
-                        Ok(()) => {
-                            relative |= number.signed && delta;
-                            values.push(number);
-                            continue;
-                        }
-                        Err(reason) => (reason, None),
-                    }
+            let admitted = number.and_then(|number| {
+                let value = self.rules.mapper.in_base_unit(sample.kind, number.value);
+                admits(kind, value, sample.weight).map(|()| number).map_err(|reason| (reason, b"".as_slice()))
+            });
+            match admitted {
+                Ok(number) => values.push(number),
+                Err((reason, piece)) => {
+                    let at = if piece.is_empty() { value_at(text) } else { offset(text, piece) };
+                    let shown = if piece.is_empty() { "a value".to_owned() } else { format!("{:?}", lossy(piece)) };
+                    warnings.push(format!("{shown} is left out: {reason}, {}", meaning(reason).0));
+                    refusal = refusal.or(Some(Refusal::new(reason, at)));
                 }
-                Err((reason, piece)) => (reason, Some(piece)),
-            };
-            let at = piece.map_or(self.value_at(text), |piece| offset(text, piece));
-            let shown = piece.map_or("a value".to_owned(), |piece| format!("{:?}", lossy(piece)));
-            warnings.push(format!("{shown} is left out: {reason}, {}", meaning(reason).0));
-            refusal = refusal.or(Some(Refusal::new(reason, at)));
+            }
         }
         match refusal {
             Some(refusal) if values.is_empty() => Err(refusal),
-            _ => Ok((values, relative, warnings)),
+            _ => {
+                let relative = delta && values.iter().any(|number| number.signed);
+                Ok((values, relative, warnings))
+            }
         }
-    }
-
-    fn value_at(&self, text: &[u8]) -> usize {
-        text.iter().position(|byte| *byte == b':').map_or(0, |colon| colon + 1)
     }
 
     /// Every bucketed tag of the sample.
@@ -303,6 +290,11 @@ impl<'a> Explainer<'a> {
             warnings.push("a limit of [cardinality] is reached, the family's overflow series takes it".to_owned());
         }
     }
+}
+
+/// Where the first value of a line stands.
+fn value_at(text: &[u8]) -> usize {
+    text.iter().position(|byte| *byte == b':').map_or(0, |colon| colon + 1)
 }
 
 /// A query to paste that shows the family.

@@ -74,3 +74,6 @@ pub fn list(text: &[u8], style: TagStyle) -> impl Iterator<Item = Tag<'_>> {
 pub fn any_valid(text: &[u8], style: TagStyle) -> bool {
     list(text, style).any(|tag| matches!(tag, Tag::Pair(key, _) if !key.is_empty()))
 }
+
+#[cfg(test)]
+mod tests;

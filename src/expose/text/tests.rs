@@ -1,0 +1,161 @@
+//! The text of user series, byte for byte, in both formats.
+
+use arc_swap::ArcSwap;
+
+use super::*;
+use crate::config::{Sources, load};
+use crate::pipeline::{Pipeline, Rules};
+
+/// The exposition after `lines`, one of user series alone.
+fn exposition(set: &[&str], lines: &[&str], format: Format) -> String {
+    let set = set.iter().map(ToString::to_string).collect();
+    let config = load(&Sources { file: None, set }).unwrap_or_else(|problems| panic!("{problems}")).config;
+    let store = Arc::new(Store::new(1, Arc::default()));
+    let mut pipeline = Pipeline::new(Arc::new(ArcSwap::from_pointee(Rules::new(&config))), store.clone(), 0);
+    lines.iter().for_each(|line| pipeline.datagram(line.as_bytes()));
+    let (mut pieces, mut out) = (store.begin(format), Vec::new());
+    while pieces.next(&mut out) {}
+    String::from_utf8(out).expect("labels were UTF-8")
+}
+
+#[track_caller]
+fn check(set: &[&str], lines: &[&str], text: &str, open_metrics: &str) {
+    assert_eq!(exposition(set, lines, Format::Text), text);
+    assert_eq!(exposition(set, lines, Format::OpenMetrics), open_metrics);
+}
+
+/// Name and type of each family in OpenMetrics.
+fn types(lines: &[&str]) -> Vec<String> {
+    let text = exposition(&["naming.counter_suffix="], lines, Format::OpenMetrics);
+    text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn an_empty_store_is_empty_text() {
+    check(&[], &[], "", "");
+}
+
+#[test]
+fn a_counter_is_named_without_total_in_the_metadata_of_open_metrics_alone() {
+    check(
+        &[],
+        &["bot.errors:1|c|#kind:timeout", "bot.errors:2.5|c"],
+        "# HELP bot_errors_total Received as bot.errors (counter).\n# TYPE bot_errors_total counter\n\
+         bot_errors_total{kind=\"timeout\"} 1\nbot_errors_total 2.5\n",
+        "# HELP bot_errors Received as bot.errors (counter).\n# TYPE bot_errors counter\n\
+         bot_errors_total{kind=\"timeout\"} 1\nbot_errors_total 2.5\n",
+    );
+}
+
+#[test]
+fn a_counter_without_total_is_unknown_in_open_metrics() {
+    check(
+        &["naming.counter_suffix="],
+        &["hits:1|c"],
+        "# HELP hits Received as hits (counter).\n# TYPE hits counter\nhits 1\n",
+        "# HELP hits Received as hits (counter).\n# TYPE hits unknown\nhits 1\n",
+    );
+}
+
+#[test]
+fn a_gauge_is_the_same_in_both_formats() {
+    let text = "# HELP bot_queue_size Received as bot.queue.size (gauge).\n# TYPE bot_queue_size gauge\n\
+                bot_queue_size{queue=\"outbox\"} -3\n";
+    check(&[], &["bot.queue.size:-3|g|#queue:outbox"], text, text);
+}
+
+#[test]
+fn a_histogram_has_cumulative_buckets_then_sum_and_count() {
+    let text = "# HELP reply_seconds Received as reply (histogram).\n# TYPE reply_seconds histogram\n\
+                reply_seconds_bucket{k=\"v\",le=\"0.1\"} 3\nreply_seconds_bucket{k=\"v\",le=\"1.0\"} 4\n\
+                reply_seconds_bucket{k=\"v\",le=\"+Inf\"} 5.25\nreply_seconds_sum{k=\"v\"} 4.4\n\
+                reply_seconds_count{k=\"v\"} 5.25\n";
+    // 3 x 0.05 + 1 x 1 + 1.25 x 2.6
+    check(
+        &["observer.buckets=[0.1, 1]"],
+        &["reply:50:50:50|ms|#k:v", "reply:1000|ms|#k:v", "reply:2600|ms|@0.8|#k:v"],
+        text,
+        text,
+    );
+    let text = "# HELP size Received as size (histogram).\n# TYPE size histogram\n\
+                size_bucket{le=\"1.0\"} 1\nsize_bucket{le=\"+Inf\"} 1\nsize_sum -1\nsize_count 1\n";
+    check(&["observer.buckets=[1]"], &["size:-1|h"], text, text);
+}
+
+#[test]
+fn families_stand_together_in_the_order_they_came() {
+    let text = exposition(&[], &["b:1|g", "a:1|g", "b:2|g|#k:v", "c:1|g", "a:2|g|#k:v"], Format::Text);
+    let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(samples, ["b 1", "b{k=\"v\"} 2", "a 1", "a{k=\"v\"} 2", "c 1"]);
+}
+
+#[test]
+fn labels_and_help_are_escaped() {
+    check(
+        &[],
+        &["a\"b\\c:1|g|#k:q\" b\\ {x} é"],
+        "# HELP a_b_c Received as a\"b\\\\c (gauge).\n# TYPE a_b_c gauge\na_b_c{k=\"q\\\" b\\\\ {x} é\"} 1\n",
+        "# HELP a_b_c Received as a\\\"b\\\\c (gauge).\n# TYPE a_b_c gauge\na_b_c{k=\"q\\\" b\\\\ {x} é\"} 1\n",
+    );
+}
+
+#[test]
+fn help_is_bounded_however_long_a_name_was_written() {
+    let text = exposition(&[], &[&format!("a{}b:1|g", "-".repeat(8000))], Format::Text);
+    let help = text.lines().next().expect("a line");
+    assert_eq!(help, format!("# HELP a_b Received as a{} (gauge).", "-".repeat(255)));
+}
+
+#[test]
+fn a_counter_whose_base_is_taken_is_unknown_under_its_full_name() {
+    for (lines, expected) in [
+        (&["a_total:1|c"][..], &["a counter"][..]),
+        (&["a_total:1|c", "a:1|g"], &["a_total unknown", "a gauge"]),
+        (&["a_total:1|c", "a:1|h"], &["a_total unknown", "a histogram"]),
+        (&["a_total:1|c", "a:1|c"], &["a_total unknown", "a unknown"]),
+        (&["a_sum_total:1|c", "a:1|h"], &["a_sum_total unknown", "a histogram"]),
+        (&["a_total:1|c", "a_created:1|g"], &["a_total unknown", "a_created gauge"]),
+        (&["a_total:1|c", "a_created_total:1|c"], &["a_total unknown", "a_created counter"]),
+        (&["a_created_total:1|c", "a:1|h"], &["a_created_total unknown", "a histogram"]),
+        (&["up_total:1|c"], &["up_total unknown"]),
+        (&["_total:1|c"], &["_total unknown"]),
+    ] {
+        assert_eq!(types(lines), expected, "{lines:?}");
+    }
+}
+
+#[test]
+fn a_large_family_goes_out_in_pieces_without_a_line_lost_or_twice() {
+    let lines: Vec<String> = (0..3000).map(|n| format!("a:1|g|#k:{n:040}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let text = exposition(&[], &lines, Format::Text);
+    assert!(text.len() > 2 * PIECE_BYTES);
+    assert_eq!(text.lines().filter(|line| line.starts_with('#')).count(), 2);
+    let samples: Vec<String> = (0..3000).map(|n| format!("a{{k=\"{n:040}\"}} 1")).collect();
+    assert_eq!(text.lines().skip(2).collect::<Vec<_>>(), samples);
+}
+
+#[test]
+fn numbers_are_written_so_that_they_read_back_equal() {
+    for (value, text) in [
+        (0.0, "0"),
+        (-0.0, "0"),
+        (1.0, "1"),
+        (-42.0, "-42"),
+        (9_007_199_254_740_992.0, "9007199254740992"),
+        (0.1, "0.1"),
+        (8.25e-3, "0.00825"),
+        (f64::INFINITY, "+Inf"),
+        (f64::NEG_INFINITY, "-Inf"),
+        (f64::NAN, "NaN"),
+    ] {
+        let mut out = Vec::new();
+        write_number(value, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), text);
+    }
+    for value in [1e300, 1.5e-300, 1e22, 123_456_789.125, 0.1 + 0.2, f64::MIN_POSITIVE] {
+        let mut out = Vec::new();
+        write_number(value, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out).parse::<f64>(), Ok(value));
+    }
+}

@@ -1,0 +1,281 @@
+//! Names and labels from lines, as the slow way makes them for a new identity.
+
+use super::*;
+use crate::config::{Sources, load};
+
+fn config(set: &[&str]) -> Config {
+    let set = set.iter().map(ToString::to_string).collect();
+    load(&Sources { file: None, set }).unwrap_or_else(|problems| panic!("{problems}")).config
+}
+
+/// `name{labels}` of the first sample, then ` -reason` (` -reason*n` for several) for each tag dropped; or `reason@byte`.
+fn resolve(set: &[&str], text: &str) -> String {
+    let config = config(set);
+    let rules = TagRules::new(&config.bucketing, &config.labels, config.parse.container_id_label.is_some());
+    let line = Line::parse(text.as_bytes(), &config.parse).expect(text);
+    let sample = line.sample(line.body).expect(text);
+    let mut out = Resolved::default();
+    match Mapper::new(&config).resolve(&rules, text.as_bytes(), &line, &sample, &mut out) {
+        Ok(_) => {
+            let mut labels = Vec::new();
+            out.labels.render(&mut labels);
+            let utf8 = |bytes| String::from_utf8(bytes).expect("cut at character boundaries");
+            let mut shown = format!("{}{{{}}}", utf8(out.name), utf8(labels));
+            for (reason, n) in TagDropReason::ALL.iter().zip(out.tag_drops) {
+                match n {
+                    0 => {}
+                    1 => shown += &format!(" -{reason}"),
+                    n => shown += &format!(" -{reason}*{n}"),
+                }
+            }
+            shown
+        }
+        Err(refusal) => format!("{}@{}", refusal.reason, refusal.at),
+    }
+}
+
+#[track_caller]
+fn check(set: &[&str], cases: &[(&str, &str)]) {
+    for (line, expected) in cases {
+        assert_eq!(resolve(set, line), *expected, "{line:?} under {set:?}");
+    }
+}
+
+#[test]
+fn names_and_labels_follow_the_table_of_what_a_bot_sends() {
+    check(
+        &[],
+        &[
+            ("bot.updates:1|c|#type:message,result:ok", r#"bot_updates_total{result="ok",type="message"}"#),
+            ("bot.update.duration:8.1|ms|#type:message", r#"bot_update_duration_seconds{type="message"}"#),
+            ("bot.queue.size:12|g|#queue:outbox", r#"bot_queue_size{queue="outbox"}"#),
+            ("bot.errors:1|c", "bot_errors_total{}"),
+        ],
+    );
+}
+
+#[test]
+fn sets_events_and_checks_are_refused_at_their_type_until_they_have_a_family() {
+    check(
+        &[],
+        &[
+            ("u:alice|s", "unknown_type@8"),
+            ("users:s|s|#tags:yes", "unknown_type@8"),
+            ("a:sss|s:1|c", "unknown_type@6"),
+        ],
+    );
+}
+
+#[test]
+fn labels_are_the_same_from_every_dialect() {
+    for line in ["a:1|g|#k:v,l:w", "a,k=v,l=w:1|g", "a#k=v,l=w:1|g", "a[k=v,l=w]:1|g", "a:1|g|#l:w,#k:v"] {
+        assert_eq!(resolve(&[], line), r#"a{k="v",l="w"}"#, "{line:?}");
+    }
+    check(&[], &[("ab-[k=v]-7:1|g", r#"ab_7{k="v"}"#), ("[k=v]7up:1|g", r#"_7up{k="v"}"#)]);
+}
+
+#[test]
+fn tag_keys_are_escaped_as_names_and_the_last_of_equal_keys_holds() {
+    check(
+        &[],
+        &[
+            ("a:1|g|#my.key:1,my-key:2", r#"a{my_key="2"}"#),
+            ("a:1|g|#k:1,l:x,k:2", r#"a{k="2",l="x"}"#),
+            ("a:1|g|#7up:1", r#"a{_7up="1"}"#),
+            ("a:1|g|#k--y:1", r#"a{k_y="1"}"#),
+            ("a:1|g|# k:1", r#"a{_k="1"}"#),
+            ("a:1|g|#schlüssel:ö", r#"a{schl_ssel="ö"}"#),
+        ],
+    );
+}
+
+#[test]
+fn label_values_stay_as_they_are_but_for_escaping() {
+    check(
+        &[],
+        &[
+            ("a:1|g|#k: v ", r#"a{k=" v "}"#),
+            ("a:1|g|#k:a\\b\"c", r#"a{k="a\\b\"c"}"#),
+            ("a:1|g|#k:{x=y}", r#"a{k="{x=y}"}"#),
+            ("a:1|g|#k:a:b", r#"a{k="a:b"}"#),
+        ],
+    );
+}
+
+#[test]
+fn malformed_tags_are_left_out_one_by_one() {
+    check(
+        &[],
+        &[
+            ("a:1|g|#k:,l:w", r#"a{l="w"} -malformed"#),
+            ("a:1|g|#,,l:w", r#"a{l="w"} -malformed*2"#),
+            ("a,k=,l=w:1|g", r#"a{l="w"} -malformed"#),
+            ("a[b:1|g", "a_b{} -malformed"),
+            ("]a[:1|g|#k:v", r#"_a_{k="v"} -malformed"#),
+        ],
+    );
+}
+
+#[test]
+fn bare_tags_are_dropped_or_true_as_configured() {
+    check(&[], &[("a:1|g|#word,k:v", r#"a{k="v"} -bare"#), ("a,word:1|g", "a{} -bare")]);
+    check(
+        &["parse.bare_tags=true"],
+        &[
+            ("a:1|g|#word,k:v", r#"a{k="v",word="true"}"#),
+            ("a,word:1|g", r#"a{word="true"}"#),
+            ("a:1|g|#__word", "reserved_label@7"),
+            ("a:1|g|#k:", "a{} -malformed"),
+        ],
+    );
+}
+
+#[test]
+fn reserved_tag_keys_refuse_the_sample_where_they_stand() {
+    check(
+        &[],
+        &[
+            ("a:1|g|#k:v,__x:1", "reserved_label@11"),
+            ("a:1|g|#__name__:b", "reserved_label@7"),
+            ("a:1|g|#_-x:b", "reserved_label@7"),
+            ("a:1|g|#_x:b", r#"a{_x="b"}"#),
+            ("a:1|g|#:v", "reserved_label@7"),
+            ("a,=v:1|g", "reserved_label@2"),
+            ("a,__x=v:1|g", "reserved_label@2"),
+            ("a:1|ms|#le:1", "reserved_label@8"),
+            ("a:1|h|#k:v,le:1", "reserved_label@11"),
+            ("a:1|d|#le:1", "reserved_label@7"),
+            ("a:1|c|#le:1", r#"a_total{le="1"}"#),
+            ("a:1|g|#le:1", r#"a{le="1"}"#),
+            ("a:1|c|#quantile:0.5", r#"a_total{quantile="0.5"}"#),
+            // On a histogram `quantile` means nothing; only a summary reserves it.
+            ("a:1|ms|#quantile:0.5", r#"a_seconds{quantile="0.5"}"#),
+        ],
+    );
+}
+
+#[test]
+fn the_container_id_is_a_label_only_where_it_is_given_a_name() {
+    check(&[], &[("a:1|g|c:abc", "a{}"), ("a:1|g|#k:v|c:abc", r#"a{k="v"}"#)]);
+    check(
+        &["parse.container_id_label=container_id"],
+        &[
+            ("a:1|g|c:abc", r#"a{container_id="abc"}"#),
+            ("a:1|g|#container_id:tag|c:field", r#"a{container_id="field"}"#),
+            ("a:1|g|c:", "a{}"),
+            ("a:1|g", "a{}"),
+        ],
+    );
+}
+
+#[test]
+fn constant_labels_are_on_every_series_and_no_tag_changes_them() {
+    let set = ["labels.add.bot=support", "labels.add.zone=b"];
+    check(
+        &set,
+        &[
+            ("a:1|g", r#"a{bot="support",zone="b"}"#),
+            ("a:1|g|#k:v", r#"a{bot="support",k="v",zone="b"}"#),
+            ("a:1|g|#bot:evil,k:v", r#"a{bot="support",k="v",zone="b"} -dropped"#),
+        ],
+    );
+}
+
+#[test]
+fn labels_past_the_limit_are_left_out_and_counted() {
+    check(
+        &["labels.max_count=2"],
+        &[("a:1|g|#k:1,l:2,m:3,n:4", r#"a{k="1",l="2"} -too_many*2"#), ("a:1|g|#k:1,l:2,k:3", r#"a{k="3",l="2"}"#)],
+    );
+    check(&["labels.max_count=2", "labels.add.bot=b"], &[("a:1|g|#k:1,l:2", r#"a{bot="b",k="1"} -too_many"#)]);
+}
+
+#[test]
+fn long_names_refuse_the_sample_and_long_keys_the_tag() {
+    let set = ["labels.max_name_bytes=8"];
+    check(
+        &set,
+        &[
+            ("abcdefgh:1|g", "abcdefgh{}"),
+            ("abcdefghi:1|g", "name_too_long@0"),
+            ("abc:1|c", "name_too_long@0"),
+            ("ab:1|c", "ab_total{}"),
+            ("a:1|g|#abcdefgh:1", r#"a{abcdefgh="1"}"#),
+            ("a:1|g|#abcdefghi:1,k:v", r#"a{k="v"} -name_too_long"#),
+        ],
+    );
+}
+
+#[test]
+fn long_values_are_cut_at_a_character_boundary_and_counted() {
+    let set = ["labels.max_value_bytes=8"];
+    check(
+        &set,
+        &[
+            ("a:1|g|#k:12345678", r#"a{k="12345678"}"#),
+            ("a:1|g|#k:123456789", r#"a{k="12345678"} -truncated"#),
+            ("a:1|g|#k:1234567é", r#"a{k="1234567"} -truncated"#),
+            ("a:1|g|#k:123456é", r#"a{k="123456é"}"#),
+            ("a:1|g|#k:12345😀", r#"a{k="12345"} -truncated"#),
+            ("a:1|g|#k:1234😀x", r#"a{k="1234😀"} -truncated"#),
+            ("a:1|g|#k:12345678\"", r#"a{k="12345678"} -truncated"#),
+        ],
+    );
+}
+
+#[test]
+fn bucketed_tags_become_their_bucket_and_observations_lose_them() {
+    check(
+        &[],
+        &[
+            ("a:1|g|#user_id:42,k:v", r#"a{k="v",user_bucket="bucket_1"}"#),
+            ("a,user_id=42:1|g", r#"a{user_bucket="bucket_1"}"#),
+            ("a:1|g|##user_id:42", r#"a{user_bucket="bucket_1"}"#),
+            ("a:1|g|#user-id:42", r#"a{user_bucket="bucket_1"}"#),
+            ("a:1|g|#user_id:", "a{} -malformed"),
+            ("a:1|g|#user_id", "a{} -bare"),
+            ("a:1|ms|#user_id:42,k:v", r#"a_seconds{k="v"}"#),
+            ("a:1|h|#user-id:42,k:v", r#"a{k="v"}"#),
+            // A tag that is named like the label of a rule is a tag as any other.
+            ("a:1|g|#user_bucket:x,user_id:42", r#"a{user_bucket="bucket_1"}"#),
+        ],
+    );
+    check(&["bucketing.0.observers=true"], &[("a:1|ms|#user_id:42", r#"a_seconds{user_bucket="bucket_1"}"#)]);
+}
+
+#[test]
+fn dropped_tags_are_no_labels_in_any_spelling() {
+    check(
+        &[],
+        &[
+            ("a:1|g|#dd.internal.entity_id:x,k:v,message_id:5", r#"a{k="v"}"#),
+            ("a,update_id=7:1|g", "a{}"),
+            ("a:1|g|#message_id:", "a{}"),
+            ("a:1|g|#message_id", "a{}"),
+            ("a:1|g|#message-id:5", "a{} -dropped"),
+        ],
+    );
+}
+
+#[test]
+fn a_prefix_goes_in_front_and_suffixes_can_be_switched_off() {
+    check(
+        &["naming.prefix=bot_", "naming.counter_suffix=", "naming.timer_suffix="],
+        &[
+            ("a.b:1|c", "bot_a_b{}"),
+            ("7:1|g", "bot__7{}"),
+            ("a_ms:1|ms", "bot_a_ms{}"),
+            ("a[k=v]b:1|c", r#"bot_ab{k="v"}"#),
+        ],
+    );
+}
+
+#[test]
+fn only_timers_are_divided_and_only_where_they_are_in_milliseconds() {
+    for (set, values) in [(&[][..], [8.0, 8.0, 0.008, 8.0, 8.0]), (&["parse.ms_unit=s"], [8.0; 5])] {
+        let mapper = Mapper::new(&config(set));
+        use SampleType::{Counter, Distribution, Gauge, Histogram, Timer};
+        let types = [Counter, Gauge, Timer, Histogram, Distribution];
+        assert_eq!(types.map(|kind| mapper.in_base_unit(kind, 8.0)), values);
+    }
+}

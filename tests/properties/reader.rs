@@ -1,0 +1,147 @@
+//! Reads an exposition back, by the words of the two formats' specifications and by nothing of the encoder.
+//!
+//! Refuses, by a panic that quotes the line: names and label names that are not legal, a label twice, a series twice,
+//! numbers that are not finite, samples outside their family, families twice, names that two families claim.
+
+use std::collections::{BTreeMap, HashSet};
+
+use statsieve::config::Format;
+
+pub(crate) type Labels = BTreeMap<String, String>;
+
+#[derive(Debug, Default)]
+pub(crate) struct Exposition {
+    /// Name and type in each TYPE line.
+    pub(crate) families: Vec<(String, String)>,
+    /// Every sample line.
+    pub(crate) samples: BTreeMap<(String, Labels), f64>,
+}
+
+pub(crate) fn read(text: &str, format: Format) -> Exposition {
+    let open_metrics = format == Format::OpenMetrics;
+    let mut exposition = Exposition::default();
+    let (mut claimed, mut help) = (HashSet::new(), None::<String>);
+    assert!(text.is_empty() || text.ends_with('\n'), "the last line has no end");
+    for line in text.split_terminator('\n') {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, words) = rest.split_once(' ').unwrap_or_else(|| panic!("no help: {line:?}"));
+            assert!(is_metric_name(name), "{line:?}");
+            check_escapes(words, if open_metrics { "\\n\"" } else { "\\n" }, line);
+            help = Some(name.to_owned());
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap_or_else(|| panic!("no type: {line:?}"));
+            assert_eq!(help.take().as_deref(), Some(name), "TYPE without its HELP: {line:?}");
+            let suffixes: &[&str] = match (kind, open_metrics) {
+                ("counter", true) => &["", "_total", "_created"],
+                ("histogram", true) => &["", "_bucket", "_sum", "_count"],
+                ("histogram", false) => &["", "_bucket", "_sum", "_count"],
+                ("unknown", true) | ("gauge", _) | ("counter", false) => &[""],
+                _ => panic!("no such type: {line:?}"),
+            };
+            for suffix in suffixes {
+                assert!(claimed.insert(format!("{name}{suffix}")), "{name}{suffix} is another family's: {line:?}");
+            }
+            exposition.families.push((name.to_owned(), kind.to_owned()));
+        } else {
+            let (name, labels, value) = read_sample(line);
+            let (family, kind) = exposition.families.last().unwrap_or_else(|| panic!("no family: {line:?}"));
+            let suffixes: &[&str] = match (kind.as_str(), open_metrics) {
+                ("counter", true) => &["_total"],
+                ("histogram", _) => &["_bucket", "_sum", "_count"],
+                _ => &[""],
+            };
+            let suffix = suffixes.iter().find(|suffix| name.strip_suffix(*suffix) == Some(family));
+            let suffix = suffix.unwrap_or_else(|| panic!("not of {family}: {line:?}"));
+            assert_eq!(*suffix == "_bucket", kind == "histogram" && labels.contains_key("le"), "{line:?}");
+            assert!(kind != "counter" || value >= 0.0, "{line:?}");
+            assert!(exposition.samples.insert((name, labels), value).is_none(), "a series twice: {line:?}");
+        }
+    }
+    exposition
+}
+
+impl Exposition {
+    /// Checks each histogram: buckets ascend, the last is `+Inf` and equals `_count`.
+    pub(crate) fn check_histograms(&self) {
+        for (family, _) in self.families.iter().filter(|(_, kind)| kind == "histogram") {
+            let bucket = format!("{family}_bucket");
+            let mut series: BTreeMap<Labels, Vec<(f64, f64)>> = BTreeMap::new();
+            for ((name, labels), count) in &self.samples {
+                if *name == bucket {
+                    let mut labels = labels.clone();
+                    let le = labels.remove("le").unwrap();
+                    let le = if le == "+Inf" { f64::INFINITY } else { le.parse().unwrap() };
+                    series.entry(labels).or_default().push((le, *count));
+                }
+            }
+            for (labels, mut buckets) in series {
+                buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+                assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{family}{labels:?}: {buckets:?}");
+                let (last, total) = buckets[buckets.len() - 1];
+                assert_eq!(last, f64::INFINITY, "{family}{labels:?}");
+                assert_eq!(self.samples.get(&(format!("{family}_count"), labels.clone())), Some(&total));
+                assert!(self.samples.contains_key(&(format!("{family}_sum"), labels)));
+            }
+        }
+    }
+}
+
+fn read_sample(line: &str) -> (String, Labels, f64) {
+    let end = line.find(['{', ' ']).unwrap_or_else(|| panic!("no value: {line:?}"));
+    let (name, mut rest) = line.split_at(end);
+    assert!(is_metric_name(name), "{line:?}");
+    let mut labels = Labels::new();
+    if let Some(inside) = rest.strip_prefix('{') {
+        rest = inside;
+        loop {
+            let (key, after) = rest.split_once("=\"").unwrap_or_else(|| panic!("no label: {line:?}"));
+            assert!(is_label_name(key), "{key:?} in {line:?}");
+            let mut value = String::new();
+            let mut chars = after.char_indices();
+            let closed = loop {
+                match chars.next().unwrap_or_else(|| panic!("open quote: {line:?}")) {
+                    (at, '"') => break at,
+                    (_, '\\') => match chars.next() {
+                        Some((_, 'n')) => value.push('\n'),
+                        Some((_, other @ ('\\' | '"'))) => value.push(other),
+                        _ => panic!("no such escape: {line:?}"),
+                    },
+                    (_, other) => value.push(other),
+                }
+            };
+            assert!(labels.insert(key.to_owned(), value).is_none(), "{key} twice in {line:?}");
+            let behind = &after[closed + 1..];
+            match behind.strip_prefix(',') {
+                Some(next) => rest = next,
+                None => {
+                    rest = behind.strip_prefix('}').unwrap_or_else(|| panic!("open brace: {line:?}"));
+                    break;
+                }
+            }
+        }
+    }
+    let number = rest.strip_prefix(' ').unwrap_or_else(|| panic!("no value: {line:?}"));
+    let value: f64 = number.parse().unwrap_or_else(|_| panic!("no number: {line:?}"));
+    assert!(value.is_finite(), "{line:?}");
+    (name.to_owned(), labels, value)
+}
+
+fn check_escapes(text: &str, allowed: &str, line: &str) {
+    let mut chars = text.chars();
+    while let Some(next) = chars.next() {
+        assert!(next != '"' || !allowed.contains('"'), "an open quote in {line:?}");
+        if next == '\\' {
+            assert!(chars.next().is_some_and(|escape| allowed.contains(escape)), "{line:?}");
+        }
+    }
+}
+
+fn is_metric_name(name: &str) -> bool {
+    // No colon: it is legal, but kept for recording rules.
+    is_label_name(name)
+}
+
+fn is_label_name(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && name.chars().all(|other| other.is_ascii_alphanumeric() || other == '_')
+}
