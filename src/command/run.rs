@@ -39,8 +39,10 @@ const MOST_WORKERS: usize = 2;
 /// How long workers may take to empty their sockets.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
-/// Runs the sidecar until a signal ends it. With `fallback`, a bad configuration means running on the defaults.
+/// Runs the sidecar until a signal ends it.
 ///
+/// With `fallback`, a bad file means running on the defaults under the overrides, or on the bare defaults if the overrides
+/// are bad as well: a faulty configuration then costs its settings, but no metrics.
 /// Problems of the configuration go to `problems`, everything else to the log. Returns the exit code.
 pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u8 {
     let (loaded, refused) = match config::load(sources) {
@@ -48,7 +50,8 @@ pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u
         Err(found) => {
             // If stderr is gone, the exit code still tells.
             let _ = write!(problems, "{}", found.render_with_carets());
-            match config::load(&Sources::default()) {
+            let overrides = Sources { file: None, set: sources.set.clone() };
+            match config::load(&overrides).or_else(|_| config::load(&Sources::default())) {
                 Ok(defaults) if fallback => (defaults, Some(found)),
                 _ => return BAD_CONFIGURATION,
             }

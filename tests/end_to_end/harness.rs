@@ -108,13 +108,11 @@ impl Log {
     fn address_of(&self, listener: &str) -> Option<SocketAddr> {
         let wanted = format!("listener={listener}");
         self.text().lines().find_map(|line| {
-            let mut address = None;
-            let mut right_listener = false;
-            for pair in line.split_ascii_whitespace() {
-                right_listener |= pair.replace('"', "") == wanted;
-                address = pair.strip_prefix("address=").or(address);
-            }
-            address.filter(|_| right_listener)?.trim_matches('"').parse().ok()
+            // JSON is brought into the shape of logfmt.
+            let line = line.replace("\":\"", "=").replace(['"', '{', '}'], "").replace(',', " ");
+            let pairs: Vec<&str> = line.split_ascii_whitespace().collect();
+            let address = pairs.iter().find_map(|pair| pair.strip_prefix("address="));
+            address.filter(|_| pairs.contains(&wanted.as_str()))?.parse().ok()
         })
     }
 }

@@ -95,3 +95,43 @@ fn a_bad_file_at_start_is_an_error_that_names_file_line_and_key() {
         assert!(log.contains(part), "no {part:?} in\n{log}");
     }
 }
+
+#[test]
+fn with_fallback_a_bad_file_costs_its_settings_but_no_metrics() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("statsieve.toml");
+    std::fs::write(&file, "[naming]\nprefix = \"bad-\"\n").unwrap();
+    let sidecar = Sidecar::start_with(&[], &["--fallback", "--config", file.to_str().unwrap()]);
+    let scrape = sidecar.take(&["hits:1|c"]);
+    scrape.assert("hits_total", 1.0);
+    scrape.assert("statsieve_config_last_reload_successful", 0.0);
+    let log = sidecar.log();
+    assert!(log.contains("naming.prefix") && log.contains("level=error"), "{log}");
+    sidecar.stop();
+}
+
+#[test]
+fn the_log_is_one_json_object_a_line_if_asked() {
+    let sidecar = Sidecar::start(&["log.format=json"]);
+    let log = sidecar.log();
+    sidecar.stop();
+    let listening: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|it: &serde_json::Value| it["message"] == "listening")
+        .collect();
+    assert_eq!(listening.len(), 2, "{log}");
+    assert!(listening.iter().all(|it| it["address"].as_str().unwrap().starts_with("127.0.0.1:")), "{log}");
+}
+
+#[test]
+fn keys_without_effect_are_named_in_one_warning() {
+    let sidecar = Sidecar::start(&["relay.packet_bytes=500", "distinct.registers=64"]);
+    let log = sidecar.log();
+    sidecar.stop();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("no effect")).collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    for key in ["distinct.registers", "relay.packet_bytes"] {
+        assert!(warnings[0].contains(key), "{log}");
+    }
+}
