@@ -2,7 +2,7 @@
 //!
 //! In: a parsed line. Out: the bytes that identify its series, and the answer remembered for them.
 //! Not here: names, label text, limits; they run in `map` and `admit`, when an identity is new.
-//! Always: a bucketed tag's value is replaced before identity, so it never tells two series apart; equal bytes mean
+//! Always: the value of a tag that is bucketed under this spelling is replaced before identity; equal bytes mean
 //! equal name, type, tags and so the same series; the cache stays under its bytes.
 //!
 //! Identity bytes are type, name and tags as written, in the order written: another order of tags is another identity

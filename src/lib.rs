@@ -1,14 +1,90 @@
-//! Statsieve.
+//! Statsieve: StatsD and DogStatsD in, a bounded number of Prometheus series out. The architecture in one page.
+//!
+//! # What comes in
+//!
+//! Datagrams on UDP sockets, each with lines such as `bot.messages:1|c|#user_id:42,activity_type:message`. Scrapes over
+//! HTTP. A configuration, once at start. Nothing else: the process keeps no files and makes no connections.
+//!
+//! # The way of a sample
+//!
+//! ```text
+//! socket -> datagram -> line -> sample -> identity -> name, labels -> gate -> series -> scrape
+//!           listen      parse   parse     identity    map             admit   aggregate  expose
+//! ```
+//!
+//! 1. [`listen`]: a [`listen::udp::Worker`] reads its own socket in batches. The kernel's receive buffer is the only
+//!    queue, and what it drops is read back and counted.
+//! 2. [`parse`]: [`parse::Line`] cuts the name off a line, and [`parse::Sample`] is one value, or several that share
+//!    all the rest. Both borrow the datagram; nothing is copied.
+//! 3. [`identity`]: [`identity::TagRules`] writes the bytes that tell one series from another, with the values of user
+//!    tags already replaced by user buckets. [`identity::cache::Cache`] remembers what became of those bytes. **A known
+//!    identity goes straight to step 6**, with no lock and no allocation.
+//! 4. [`map`]: for a new identity only, [`map::Mapper`] makes the legal name, its suffix, and the sorted labels.
+//! 5. [`admit`]: [`admit::Limits`] decides between a place of its own, the family's overflow series, and none.
+//! 6. [`aggregate`]: [`aggregate::Store`] hands out the place of a series, [`aggregate::Recorder`] adds to it.
+//!
+//! [`pipeline`] is the one module that knows this order. A stage knows the words of [`model`] and its own part of
+//! [`config`], never a socket, a file or a request, so it is tested with plain values.
+//!
+//! # Threads, and who owns what
+//!
+//! - One thread for each UDP socket (`udp-0`, `udp-1`, ...). It owns its socket, its [`pipeline::Pipeline`] with the
+//!   identity cache, its shard of every counter and histogram, and its [`telemetry::Tally`]. Workers never wait for one
+//!   another, except for the store's lock when a series is new.
+//! - The main thread runs a current-thread tokio runtime: the HTTP server, signals and timers.
+//! - **One writer for each cell.** A worker adds to cells of its own shard by a load and a store; a reader sums the
+//!   shards. Gauges are the exception: one cell for all workers, the last write wins, changes are atomic additions.
+//! - **Rules are swapped as a whole.** [`pipeline::Rules`] holds all that the stages take from the configuration. It is
+//!   published through `arc-swap`; each worker looks once for each datagram, and forgets its identities when the rules
+//!   are new. Sockets, threads and the HTTP server are set up once and never swapped.
+//! - **Books are published once a batch.** A tally is plain numbers; at the end of each read the worker stores them
+//!   into its [`telemetry::Books`], which it alone writes. Figures of a socket stand in [`telemetry::SocketBooks`].
+//!
+//! # How a scrape reads
+//!
+//! [`expose::http`] chooses the format ([`expose::negotiate`]) and pulls an [`expose::Exposition`] piece by piece, so a
+//! slow reader costs a piece or two of memory and no lock. A piece of user series ([`expose::text`]) is written under
+//! the store's lock, some microseconds; workers that record into known series do not notice. Then come the own metrics
+//! ([`telemetry::Telemetry`], written by [`expose::own`]), which read the books when asked. A scrape begins by asking
+//! the kernel for queues and drops, so that these are right when no datagram follows to tell.
+//!
+//! # What always holds
+//!
+//! - Every line ends in one count, recorded or dropped for one [`model::DropReason`]. A line of several values counts
+//!   each. What the kernel drops is counted by the datagram.
+//! - User series stay under `[cardinality]`, counted in sample lines. Counters and observations past a limit go to the
+//!   overflow series, so a sum over a family loses detail and no total; past `max_families` they are dropped and
+//!   counted. Gauges are never merged.
+//! - The value of a bucketed tag never becomes a label.
+//! - Names and label names are legal, labels are sorted, and a series is called the same in every format.
+//! - No input stops a worker, fails a scrape, or makes a sum infinite. A worker that fails all the same ends the
+//!   process with an error, for a supervisor to see.
+//! - No unsafe code.
+//!
+//! # Where to start reading
+//!
+//! [`pipeline`], top to bottom; then [`aggregate::cells`] for the numbers and [`telemetry`] for the counts.
+//! [`command::run`] puts everything together. Each module begins with what goes in, what comes out and what always
+//! holds. The modules below are in reading order.
 
+// From the socket to a sample.
+pub mod listen;
+pub mod parse;
+
+// What it is a sample of.
+pub mod identity;
+pub mod map;
+
+// Whether and where it is kept; and the stages in their order.
 pub mod admit;
 pub mod aggregate;
+pub mod pipeline;
+
+// What the outside sees.
+pub mod expose;
+pub mod telemetry;
+
+// What all of it is told, who starts it, and the words they share.
 pub mod command;
 pub mod config;
-pub mod expose;
-pub mod identity;
-pub mod listen;
-pub mod map;
 pub mod model;
-pub mod parse;
-pub mod pipeline;
-pub mod telemetry;

@@ -1,6 +1,6 @@
 //! Takes datagrams from sockets, in threads of their own.
 //!
-//! In: an address and what the kernel queues there. Out: each datagram through a [`Pipeline`], its counts in the books.
+//! In: an address and what the kernel queues there. Out: each datagram through a `Pipeline`, its counts in the books.
 //! Not here: lines and samples.
 //! Always: what a socket takes in or the kernel drops for it is counted; a worker that has nothing to do sleeps in the
 //! kernel and costs nothing.

@@ -313,7 +313,9 @@ fn meaning(reason: DropReason) -> (&'static str, &'static str) {
         DropReason::MalformedValue => ("the value is no decimal number", "a number such as 1, 8.25, -3 or 1e3"),
         DropReason::MalformedField => ("a part behind the type is empty", "no | without a field behind it"),
         DropReason::SampleRate => ("the rate cannot be applied", "a rate above 0 and at most 1"),
-        DropReason::UnknownType => ("the type is not known here", "c, g, ms, h or d"),
+        DropReason::UnknownType => {
+            ("the type is not known here", "c, g, ms, h or d (this version takes no sets, events and service checks)")
+        }
         DropReason::MixedTagStyles => ("tags stand in the name and behind |#", "one way of writing tags on a line"),
         DropReason::InvalidUtf8 => ("the bytes are no UTF-8", "UTF-8 text"),
         DropReason::LineTooLong => ("it is longer than listen.max_line_bytes", "a shorter line, or a higher limit"),

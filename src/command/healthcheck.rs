@@ -10,21 +10,23 @@ use crate::listen::resolve;
 /// Longest wait for the connection, and for each part of the answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Asks `url`, or the address that the configuration listens on, and writes what it found. 0 if ready, else 1.
+/// Asks `url`, or the address that the configuration listens on, and writes what it found: 0 if ready, 2 for problems of
+/// the configuration, else 1.
 ///
 /// # Errors
 /// If `out` cannot be written.
 pub fn healthcheck(url: Option<&str>, sources: &Sources, out: &mut dyn Write) -> io::Result<u8> {
     let address = match url {
-        Some(url) => url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/').to_owned(),
+        // A path in it is of no use: what is asked for is always the same.
+        Some(url) => url.strip_prefix("http://").unwrap_or(url).split('/').next().unwrap_or_default().to_owned(),
         None => match config::load(sources) {
             // Listening on every address, it is to be found on this machine's own.
             Ok(loaded) => {
                 loaded.config.http.listen.replacen("0.0.0.0:", "127.0.0.1:", 1).replacen("[::]:", "[::1]:", 1)
             }
             Err(problems) => {
-                write!(out, "{problems}")?;
-                return Ok(1);
+                writeln!(out, "{problems}")?;
+                return Ok(2);
             }
         },
     };

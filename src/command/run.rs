@@ -58,9 +58,12 @@ pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u
         }
     };
     start_log(&loaded.config);
-    match sources.file.as_ref().filter(|_| refused.is_none()) {
-        Some(file) => info!(file = %file.display(), hash = loaded.hash, "configuration read"),
-        None => info!(hash = loaded.hash, "built-in defaults in force, no file read"),
+    let overrides = sources.set.len();
+    match &sources.file {
+        Some(file) if refused.is_none() => {
+            info!(file = %file.display(), overrides, hash = loaded.hash, "configuration read");
+        }
+        _ => info!(overrides, hash = loaded.hash, "the built-in defaults are in force, with no file over them"),
     }
     if let Some(found) = &refused {
         error!(problems = found.count(), "configuration refused, running on the defaults");
