@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use statsieve::command::check::WorstCase;
+use statsieve::config::Config;
+
 use crate::harness::{Scrape, Sidecar};
 
 const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0";
@@ -101,4 +104,17 @@ fn a_new_sidecar_exposes_its_own_series_only() {
     }
     assert_eq!(scrape.of("statsieve_build_info").count(), 1);
     sidecar.stop();
+}
+
+#[test]
+fn own_metrics_take_no_more_lines_than_check_says() {
+    let sidecar = Sidecar::start(&[]);
+    let letters = ('a'..='z').chain('A'..='Z').chain(['?']);
+    let lines: Vec<String> = letters.map(|letter| format!("hits:1|c|{letter}x")).collect();
+    sidecar.take(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+    let text = sidecar.get("/metrics", &[]).text();
+    sidecar.stop();
+    let own = text.lines().filter(|line| line.starts_with("statsieve_") || line.starts_with("process_")).count() as u64;
+    let said = WorstCase::of(&Config::default_checked()).own;
+    assert!(own <= said, "{own} lines of our own, where check says {said}");
 }
