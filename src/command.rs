@@ -7,3 +7,10 @@ pub mod check;
 pub mod explain;
 pub mod healthcheck;
 pub mod run;
+
+/// Done as asked.
+pub const OK: u8 = 0;
+/// Something failed, was refused, or is not ready.
+pub const FAILED: u8 = 1;
+/// The configuration was refused.
+pub const BAD_CONFIGURATION: u8 = 2;

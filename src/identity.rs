@@ -107,6 +107,8 @@ impl TagRules {
     /// Rules name tags as they are written. A spelling that only escaping makes equal to one of them must not slip
     /// through with its raw values: it takes the slow way each time, but it is bucketed or left out all the same.
     pub fn action_as_exposed(&self, key: &[u8]) -> TagAction {
+        // Blanks around a key are a slip of the pen: `#a:b, user_id:42`.
+        let key = key.trim_ascii();
         match self.action(key) {
             TagAction::Keep if key.iter().any(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_') => {
                 let mut escaped = Vec::new();

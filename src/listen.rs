@@ -12,11 +12,28 @@ pub mod udp;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-/// The first address that `host:port` resolves to.
+/// The addresses that `host:port` resolves to.
 ///
 /// # Errors
-/// What the resolver says, or `NotFound` if it knows the name but no address.
-pub fn resolve(address: &str) -> io::Result<SocketAddr> {
-    let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    address.to_socket_addrs()?.next().ok_or_else(none)
+/// What the resolver says.
+pub fn resolve(address: &str) -> io::Result<impl Iterator<Item = SocketAddr>> {
+    address.to_socket_addrs()
+}
+
+/// Tries addresses in turn until one works; a name may stand for some that this machine does not have.
+///
+/// # Errors
+/// That of the last address, or `NotFound` if there is none.
+pub fn first_that_works<T>(
+    addresses: impl Iterator<Item = SocketAddr>,
+    mut attempt: impl FnMut(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    for address in addresses {
+        outcome = attempt(address);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
 }

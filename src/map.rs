@@ -208,7 +208,10 @@ impl Mapper {
                     let mut text = std::mem::take(&mut out.value);
                     text.clear();
                     buckets.write(buckets.number(value), &mut text);
-                    out.set(buckets.label.as_bytes(), &text, self);
+                    // Not cut: the text is the operator's, and cut ones would merge buckets.
+                    if let Err(reason) = out.labels.set(buckets.label.as_bytes(), &text, self.max_count) {
+                        out.drop_tag(reason);
+                    }
                     out.value = text;
                 }
             }

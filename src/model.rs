@@ -84,7 +84,7 @@ closed_set! {
         MixedTagStyles = "mixed_tag_styles",
         /// Bytes that are no UTF-8.
         InvalidUtf8 = "invalid_utf8",
-        /// Longer than `listen.max_line_bytes`, or cut by the read buffer.
+        /// Longer than `listen.max_line_bytes`.
         LineTooLong = "line_too_long",
         /// A counter below zero.
         NegativeCounter = "negative_counter",

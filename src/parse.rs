@@ -48,7 +48,8 @@ pub struct Sample<'a> {
     pub type_at: usize,
     /// One number, or the text of several.
     pub values: Values<'a>,
-    /// How many events each value stands for, 1/rate; positive, may be infinite for a rate next to zero.
+    /// How many events each value stands for, 1/rate; not negative, infinite for a rate next to zero, and zero for
+    /// rates whose product is no number any more.
     pub weight: f64,
     /// The client's rate as written, for `explain`; empty if there is none.
     pub rate: &'a [u8],
@@ -212,19 +213,20 @@ impl<'a> Line<'a> {
                 sample.tags = if self.dogstatsd { tags } else { &[] };
                 Ok(())
             }
-            _ => self.fields(end, sample),
+            _ => self.fields(end, from == self.body, sample),
         }
     }
 
-    /// Reads everything behind the type, starting at the `|` or `:` at byte `at`.
-    fn fields(&self, mut at: usize, sample: &mut Sample<'a>) -> Result<(), Refusal> {
+    /// Reads everything behind the type, starting at the `|` or `:` at byte `at`; `first` if it is the line's first sample.
+    fn fields(&self, mut at: usize, first: bool, sample: &mut Sample<'a>) -> Result<(), Refusal> {
         let text = self.text;
-        let mut stamped = false;
+        let (mut stamped, mut tagged) = (false, false);
         loop {
             if text[at] == b':' {
-                // A further sample on the line. With `|#` there are none: a tag's value may hold anything.
+                // A further sample on the line. With `|#` there are none: a tag's value may hold anything. Behind the
+                // first sample this was looked at for all of the line.
                 let packed = matches!(sample.values, Values::Text(values) if memchr(b':', values).is_some());
-                if packed || memmem::find(&text[self.body..], b"|#").is_some() {
+                if packed || tagged || (first && memmem::find(&text[at..], b"|#").is_some()) {
                     return Err(Refusal::new(DropReason::UnknownType, at));
                 }
                 sample.next = Some(at + 1);
@@ -235,7 +237,10 @@ impl<'a> Line<'a> {
             let field = &text[start..end];
             match field {
                 [] => return Err(Refusal::new(DropReason::MalformedField, start)),
-                [b'#', tags @ ..] => sample.tags = if self.dogstatsd { tags } else { &[] },
+                [b'#', tags @ ..] => {
+                    tagged = true;
+                    sample.tags = if self.dogstatsd { tags } else { &[] };
+                }
                 [b'@', rate @ ..] => {
                     let length = memchr(b':', rate).unwrap_or(rate.len());
                     end = start + 1 + length;

@@ -5,6 +5,7 @@
 //! Always: each line ends as recorded or as dropped for one reason; a known identity takes no lock and allocates
 //! nothing; new rules take effect between datagrams, never inside one.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
@@ -238,9 +239,13 @@ impl Stages {
             .map_err(|refusal| refusal.reason)?;
         self.labels.clear();
         self.resolved.labels.render(&mut self.labels);
+        let written = match line.name_rest {
+            [] => Cow::Borrowed(line.name),
+            rest => Cow::Owned([line.name, rest].concat()),
+        };
         let wanted = Wanted {
             name: self::text(&self.resolved.name),
-            written: self::text(line.name),
+            written: self::text(&written),
             kind,
             bounds: &rules.bounds,
             labels: self::text(&self.labels),

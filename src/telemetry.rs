@@ -115,7 +115,7 @@ impl Tally {
         self.cells[FIELDS + usize::from(place)] += 1;
     }
 
-    /// A datagram took `nanoseconds` from its arrival in the kernel until all of its lines were done.
+    /// A datagram took `nanoseconds` from its arrival in the kernel until the batch that it was read in was done.
     #[inline]
     pub fn latency(&mut self, nanoseconds: u64) {
         let seconds = nanoseconds as f64 * 1e-9;

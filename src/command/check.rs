@@ -5,14 +5,10 @@
 
 use std::io::{self, Write};
 
+use super::{BAD_CONFIGURATION, OK};
 use crate::config::{self, Config, OwnMetrics, Sources};
 use crate::model::{DropReason, SampleType, TagDropReason};
 use crate::telemetry::{Count, FIELD_LETTERS, LATENCY_BOUNDS, Listener};
-
-/// The configuration is good.
-pub const OK: u8 = 0;
-/// It has problems.
-pub const BAD: u8 = 2;
 
 /// Sample lines of a histogram besides those of its bounds: `+Inf`, `_sum` and `_count`.
 const HISTOGRAM_LINES: u64 = 3;
@@ -69,7 +65,7 @@ fn own_lines(config: &Config) -> u64 {
 
 /// Writes all problems with carets, or what was read and the most it can cost.
 ///
-/// Returns the exit code: [`OK`], or [`BAD`] if there are problems.
+/// Returns the exit code: [`OK`], or [`BAD_CONFIGURATION`] if there are problems.
 ///
 /// # Errors
 /// Those of `out`.
@@ -80,7 +76,7 @@ pub fn check(sources: &Sources, out: &mut dyn Write) -> io::Result<u8> {
             out.write_all(problems.render_with_carets().as_bytes())?;
             let s = if problems.count() == 1 { "" } else { "s" };
             writeln!(out, "\n{} problem{s}", problems.count())?;
-            return Ok(BAD);
+            return Ok(BAD_CONFIGURATION);
         }
     };
     let file = sources.file.as_ref().map(|path| format!("{}, over ", path.display())).unwrap_or_default();
@@ -160,7 +156,7 @@ mod tests {
     #[test]
     fn problems_come_with_carets_and_exit_code_two() {
         let (code, text) = run(&["listen.workers=-1"]);
-        assert_eq!(code, BAD);
+        assert_eq!(code, BAD_CONFIGURATION);
         assert_eq!(
             text,
             "--set listen.workers=-1: listen.workers: found -1, accepted: 0 (one per core, at most 2) to 256\n \

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::{BAD_CONFIGURATION, FAILED, OK};
 use crate::aggregate::{Placed, Store, Wanted, admits};
 use crate::config::{self, Config, GaugeSign, MsUnit, Sources};
 use crate::identity::TagAction;
@@ -20,13 +21,6 @@ use crate::parse::number::Number;
 use crate::parse::tags::{self, Tag, TagStyle};
 use crate::parse::{Line, Sample, offset, unknown_letters};
 use crate::pipeline::Rules;
-
-/// Every line is recorded.
-const OK: u8 = 0;
-/// A line is refused.
-const REFUSED: u8 = 1;
-/// The configuration is.
-const BAD: u8 = 2;
 
 /// Explains `lines`, or those of `input` if there are none or one of them is `-`; with `json`, an object for each sample.
 ///
@@ -45,7 +39,7 @@ pub fn explain(
         Ok(loaded) => loaded.config,
         Err(problems) => {
             write!(out, "{}", problems.render_with_carets())?;
-            return Ok(BAD);
+            return Ok(BAD_CONFIGURATION);
         }
     };
     let mut explainer = Explainer::new(&config);
@@ -64,7 +58,7 @@ pub fn explain(
         }
         for outcome in explainer.line(text) {
             if outcome.is_err() {
-                code = REFUSED;
+                code = FAILED;
             }
             if json {
                 writeln!(out, "{}", to_json(text, &outcome))?;
@@ -141,7 +135,7 @@ impl<'a> Explainer<'a> {
         while let Some(from) = next {
             match line.sample(from) {
                 Ok(sample) => {
-                    outcomes.push(self.sample(text, &line, &sample));
+                    outcomes.push(self.sample(text, &line, from, &sample));
                     next = sample.next;
                 }
                 Err(refusal) => {
@@ -153,8 +147,8 @@ impl<'a> Explainer<'a> {
         outcomes
     }
 
-    fn sample(&mut self, text: &[u8], line: &Line<'_>, sample: &Sample<'_>) -> Result<Explained, Refusal> {
-        let (values, relative, warnings) = self.values(text, sample)?;
+    fn sample(&mut self, text: &[u8], line: &Line<'_>, from: usize, sample: &Sample<'_>) -> Result<Explained, Refusal> {
+        let (values, relative, warnings) = self.values(text, from, sample)?;
         let kind = self.rules.mapper.resolve(&self.rules.tags, text, line, sample, &mut self.resolved)?;
         let mut labels = Vec::new();
         self.resolved.labels.render(&mut labels);
@@ -175,6 +169,7 @@ impl<'a> Explainer<'a> {
         let series = if shown.is_empty() { name.clone() } else { format!("{name}{{{shown}}}") };
         let buckets = self.buckets(line, sample);
         let mut used: Vec<usize> = buckets.iter().filter(|used| used.bucket.is_some()).map(|used| used.rule).collect();
+        used.sort_unstable();
         used.dedup();
         let mut explained = Explained {
             kind: sample.kind,
@@ -193,32 +188,40 @@ impl<'a> Explainer<'a> {
             series,
             overflow,
             lines: kind.lines(&self.rules.bounds),
-            times: used.iter().map(|rule| u64::from(self.config.bucketing[*rule].count)).product(),
+            times: used
+                .iter()
+                .fold(1, |times: u64, rule| times.saturating_mul(u64::from(self.config.bucketing[*rule].count))),
             warnings,
             buckets,
         };
-        self.warn(sample, &mut explained);
+        self.warn(line, sample, &mut explained);
         Ok(explained)
     }
 
     /// The numbers that would be recorded, whether they change a gauge, and what is wrong with the others; a refusal if
     /// none would be.
-    fn values(&self, text: &[u8], sample: &Sample<'_>) -> Result<(Vec<Number>, bool, Vec<String>), Refusal> {
+    fn values(
+        &self,
+        text: &[u8],
+        from: usize,
+        sample: &Sample<'_>,
+    ) -> Result<(Vec<Number>, bool, Vec<String>), Refusal> {
         let Some(kind) = Kind::of(sample.kind) else { return Ok((Vec::new(), false, Vec::new())) };
         let delta = sample.kind == SampleType::Gauge && self.rules.parse.gauge_sign == GaugeSign::Delta;
         let (mut values, mut warnings, mut refusal) = (Vec::new(), Vec::new(), None);
+        let written = &text[from..sample.type_at - 1];
+        let mut pieces = written.split(|byte| *byte == b':').filter(|piece| !piece.is_empty());
         for number in sample.values.numbers() {
-            let admitted = number.and_then(|number| {
+            let piece = pieces.next().unwrap_or(written);
+            let admitted = number.map_err(|(reason, _)| reason).and_then(|number| {
                 let value = self.rules.mapper.in_base_unit(sample.kind, number.value);
-                admits(kind, value, sample.weight).map(|()| number).map_err(|reason| (reason, b"".as_slice()))
+                admits(kind, value, sample.weight).map(|()| number)
             });
             match admitted {
                 Ok(number) => values.push(number),
-                Err((reason, piece)) => {
-                    let at = if piece.is_empty() { value_at(text) } else { offset(text, piece) };
-                    let shown = if piece.is_empty() { "a value".to_owned() } else { format!("{:?}", lossy(piece)) };
-                    warnings.push(format!("{shown} is left out: {reason}, {}", meaning(reason).0));
-                    refusal = refusal.or(Some(Refusal::new(reason, at)));
+                Err(reason) => {
+                    warnings.push(format!("{:?} is left out: {reason}, {}", lossy(piece), meaning(reason).0));
+                    refusal = refusal.or(Some(Refusal::new(reason, offset(text, piece))));
                 }
             }
         }
@@ -233,7 +236,6 @@ impl<'a> Explainer<'a> {
 
     /// Every bucketed tag of the sample.
     fn buckets(&self, line: &Line<'_>, sample: &Sample<'_>) -> Vec<BucketUse> {
-        let tags = tags::list(line.name_tags, line.style).chain(tags::list(sample.tags, TagStyle::DogStatsd));
         let bucketed = |tag| {
             let Tag::Pair(key, value) = tag else { return None };
             let TagAction::Bucket(rule) = self.rules.tags.action_as_exposed(key) else { return None };
@@ -249,10 +251,10 @@ impl<'a> Explainer<'a> {
                 bucket: kept.then(|| lossy(&bucket)),
             })
         };
-        tags.filter_map(bucketed).collect()
+        all_tags(line, sample).filter_map(bucketed).collect()
     }
 
-    fn warn(&self, sample: &Sample<'_>, explained: &mut Explained) {
+    fn warn(&self, line: &Line<'_>, sample: &Sample<'_>, explained: &mut Explained) {
         let warnings = &mut explained.warnings;
         if sample.invalid_rate {
             warnings.push(format!("the rate {:?} cannot be read and counts as 1", explained.rate));
@@ -261,11 +263,10 @@ impl<'a> Explainer<'a> {
             let letter = char::from(letter);
             warnings.push(format!("a field that begins with {letter:?} is not known and was ignored"));
         }
-        let dropped = tags::list(sample.tags, TagStyle::DogStatsd).filter(
-            |tag| matches!(tag, Tag::Pair(key, _) | Tag::Bare(key) if self.rules.tags.action(key) == TagAction::Drop),
-        );
-        for tag in dropped {
-            if let Tag::Pair(key, _) | Tag::Bare(key) = tag {
+        for tag in all_tags(line, sample) {
+            if let Tag::Pair(key, _) | Tag::Bare(key) = tag
+                && self.rules.tags.action(key) == TagAction::Drop
+            {
                 warnings.push(format!("the tag {:?} is taken out by labels.drop", lossy(key)));
             }
         }
@@ -292,9 +293,9 @@ impl<'a> Explainer<'a> {
     }
 }
 
-/// Where the first value of a line stands.
-fn value_at(text: &[u8]) -> usize {
-    text.iter().position(|byte| *byte == b':').map_or(0, |colon| colon + 1)
+/// The tags in the name and those behind the type.
+fn all_tags<'a>(line: &Line<'a>, sample: &Sample<'a>) -> impl Iterator<Item = Tag<'a>> {
+    tags::list(line.name_tags, line.style).chain(tags::list(sample.tags, TagStyle::DogStatsd))
 }
 
 /// A query to paste that shows the family.
@@ -352,8 +353,9 @@ fn tag_meaning(reason: TagDropReason) -> &'static str {
 fn to_rows(text: &[u8], outcome: &Result<Explained, Refusal>) -> String {
     let mut rows = String::new();
     // A String takes everything, so writing to it cannot fail.
+    // What a client sent must not drive the terminal.
     let mut row = |label: &str, value: &str| {
-        let _ = writeln!(rows, "{label:<9}{value}");
+        let _ = writeln!(rows, "{label:<9}{}", printable(value.as_bytes()));
     };
     let shown = printable(text);
     row("line", &shown);
@@ -381,7 +383,7 @@ fn to_rows(text: &[u8], outcome: &Result<Explained, Refusal>) -> String {
     let lines = explained.lines;
     let mut cost = format!("{lines} sample {}", if lines == 1 { "line" } else { "lines" });
     if explained.times > 1 {
-        let _ = write!(cost, ", times {} buckets: {}", explained.times, lines * explained.times);
+        let _ = write!(cost, ", times {} buckets: {}", explained.times, lines.saturating_mul(explained.times));
     }
     row("cost", &cost);
     for warning in &explained.warnings {
@@ -462,4 +464,53 @@ fn lossy(bytes: &[u8]) -> String {
 /// The text with control characters shown, one character for each, so that a caret stays below its byte.
 fn printable(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(set: &[&str], line: &str) -> (u8, String) {
+        let sources = Sources { file: None, set: set.iter().map(ToString::to_string).collect() };
+        let mut out = Vec::new();
+        let code =
+            explain(&sources, &[line.to_owned()], false, &mut io::empty(), &mut out).expect("a Vec takes everything");
+        (code, String::from_utf8(out).expect("rows are text"))
+    }
+
+    #[test]
+    fn the_caret_stands_under_the_value_at_fault() {
+        for (line, at) in [("a:1|c:-1|c", 6), ("a:-1|c", 2), ("a:x|g", 2), ("a:1|c|@-1", 7), ("7[k=v:1|q", 8)] {
+            let (code, text) = run(&[], line);
+            let caret = text.lines().find_map(|row| row.find('^')).map(|at| at - 9);
+            assert_eq!((code, caret), (FAILED, Some(at)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_left_out_beside_good_ones_is_named() {
+        let (code, text) = run(&[], "a:1:-5|c");
+        assert!(code == OK && text.contains(r#"warning  "-5" is left out: negative_counter"#), "{text}");
+    }
+
+    #[test]
+    fn tags_in_the_name_are_explained_as_well() {
+        let (_, text) = run(&[], "a,message_id=5,user_id=42:1|c");
+        assert!(text.contains("bucket   user_id=42 -> bucket_1, bucketing[0]"), "{text}");
+        assert!(text.contains(r#"warning  the tag "message_id" is taken out by labels.drop"#), "{text}");
+    }
+
+    #[test]
+    fn more_buckets_than_anyone_can_count_are_no_overflow() {
+        let rule = |tag| format!("{{tags=[\"{tag}\"],label=\"l{tag}\",count=1000000}}");
+        let rules = format!("bucketing=[{}]", ["a", "b", "c", "d"].map(rule).join(","));
+        let (code, text) = run(&[&rules], "x:1|c|#a:1,b:1,c:1,d:1");
+        assert!(code == OK && text.contains(&format!("times {} buckets", u64::MAX)), "{text}");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let (_, text) = run(&[], "a:1|c|#k:\u{1b}[31mred");
+        assert!(!text.contains('\u{1b}') && text.contains("k=\"\u{fffd}[31mred\""), "{text:?}");
+    }
 }

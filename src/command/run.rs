@@ -8,7 +8,6 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,26 +17,22 @@ use tracing::{error, info, level_filters::LevelFilter, warn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry};
 
+use super::{BAD_CONFIGURATION, FAILED, OK};
 use crate::aggregate::Store;
 use crate::config::{self, Config, Loaded, LogFormat, LogLevel, Sources};
 use crate::expose::lifecycle::Lifecycle;
 use crate::expose::{Exposer, http};
-use crate::listen::resolve;
-use crate::listen::udp::{Sockets, Stop};
+use crate::listen::udp::{Control, Sockets};
+use crate::listen::{first_that_works, resolve};
 use crate::pipeline::{Pipeline, Rules};
 use crate::telemetry::{Books, SeriesBooks, Telemetry};
-
-/// Ended as asked.
-pub const OK: u8 = 0;
-/// A socket could not be bound, or something failed while running.
-pub const FAILED: u8 = 1;
-/// The configuration was refused.
-pub const BAD_CONFIGURATION: u8 = 2;
 
 /// Most workers that `listen.workers = 0` starts: one takes millions of lines a second.
 const MOST_WORKERS: usize = 2;
 /// How long workers may take to empty their sockets.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
+/// How often to look whether they have.
+const EMPTIED_POLL: Duration = Duration::from_millis(2);
 
 /// Runs the sidecar until a signal ends it.
 ///
@@ -66,7 +61,10 @@ pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u
         _ => info!(overrides, hash = loaded.hash, "the built-in defaults are in force, with no file over them"),
     }
     if let Some(found) = &refused {
-        error!(problems = found.count(), "configuration refused, running on the defaults");
+        error!(
+            problems = found.count(),
+            "configuration refused, running on the defaults: bucketing and labels.drop of the file are not in force"
+        );
     }
     if !loaded.pending.is_empty() {
         warn!(keys = loaded.pending.join(" "), "these keys have no effect in this version");
@@ -118,10 +116,10 @@ async fn serve(loaded: &Loaded, refused: bool) -> Result<(), Failed> {
     }
 
     let (ended, mut worker_ended) = mpsc::unbounded_channel();
-    let mut threads = Vec::new();
+    let mut workers_told = Vec::new();
     for (number, books) in books.into_iter().enumerate() {
         let pipeline = Pipeline::new(rules.clone(), store.clone(), number);
-        threads.push(start_worker(&sockets, number, config.listen.coalesce, pipeline, books, ended.clone())?);
+        workers_told.push(start_worker(&sockets, number, config.listen.coalesce, pipeline, books, ended.clone())?);
     }
 
     let lifecycle = Arc::new(Lifecycle::default());
@@ -150,23 +148,34 @@ async fn serve(loaded: &Loaded, refused: bool) -> Result<(), Failed> {
         }
     };
     info!(reason, "draining");
-    threads.iter().for_each(|(stop, _)| stop.ask());
+    // What was sent before the signal is in the books before readiness turns, so that whoever sees it turn finds all of
+    // it in the next scrape. The workers go on until then: the bot may have more to say while it stops.
+    workers_told.iter().for_each(|control| control.empty());
     let emptied = async {
-        for _ in 0..threads.len() {
-            worker_ended.recv().await;
+        while !workers_told.iter().all(|control| control.has_emptied()) {
+            tokio::time::sleep(EMPTIED_POLL).await;
         }
     };
     if tokio::time::timeout(DRAIN_GRACE, emptied).await.is_err() {
         warn!("a socket was not emptied in time");
     }
-    // Readiness turns only now, so that whoever sees it turn finds everything in the next scrape.
     lifecycle.begin_drain();
-    let scraped = lifecycle.drained(config.http.drain).await;
+    let (outcome, scraped) = tokio::select! {
+        scraped = lifecycle.drained(config.http.drain) => (Ok(()), scraped),
+        // Asked twice, whoever asks is in a hurry.
+        _ = terminate.recv() => (Ok(()), false),
+        _ = interrupt.recv() => (Ok(()), false),
+        _ = worker_ended.recv() => {
+            error!("a worker ended");
+            (Err(Failed), false)
+        }
+    };
+    workers_told.iter().for_each(|control| control.stop());
     lifecycle.stop();
     // The server ends once its last answers are out; how it ended changes nothing any more.
     let _ = server.await;
     info!(scraped, "stopped");
-    Ok(())
+    outcome
 }
 
 fn failed(what: &str, error: &io::Error) -> Failed {
@@ -181,7 +190,9 @@ fn bind_udp(config: &Config) -> Result<Sockets, Failed> {
     let automatic = || std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_WORKERS));
     let workers = listen.workers.unwrap_or_else(automatic);
     let sockets = resolve(address)
-        .and_then(|address| Sockets::bind(address, workers, listen.receive_buffer_bytes))
+        .and_then(|addresses| {
+            first_that_works(addresses, |address| Sockets::bind(address, workers, listen.receive_buffer_bytes))
+        })
         .map_err(|error| failed(&format!("cannot receive UDP on {address}"), &error))?;
     // The kernel reports twice what it was asked for, since it counts its own overhead.
     let granted = sockets.granted_bytes() / 2;
@@ -200,20 +211,20 @@ fn start_worker(
     pipeline: Pipeline,
     books: Arc<Books>,
     ended: mpsc::UnboundedSender<()>,
-) -> Result<(Arc<Stop>, JoinHandle<()>), Failed> {
+) -> Result<Arc<Control>, Failed> {
     let worker =
         sockets.worker(number, coalesce, pipeline, books).map_err(|error| failed("cannot start a worker", &error))?;
-    let stop = worker.stop();
+    let control = worker.control();
     let body = move || {
         // The panic's message is on stderr already; all that is left is to tell.
         let _ = catch_unwind(AssertUnwindSafe(|| worker.run()));
         let _ = ended.send(());
     };
-    let thread = std::thread::Builder::new()
+    std::thread::Builder::new()
         .name(format!("udp-{number}"))
         .spawn(body)
         .map_err(|error| failed("cannot start a worker", &error))?;
-    Ok((stop, thread))
+    Ok(control)
 }
 
 /// Sends the log to stderr, in the format configured.

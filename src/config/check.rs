@@ -163,8 +163,8 @@ impl Check<'_> {
     }
 
     fn naming(&mut self, raw: &raw::Naming) -> Naming {
-        let starts_with_digit = raw.prefix.starts_with(|first: char| first.is_ascii_digit());
-        self.require(is_name_part(&raw.prefix) && !starts_with_digit, "naming.prefix");
+        let taken = ["statsieve_", "process_", "scrape_"].iter().any(|taken| raw.prefix.starts_with(taken));
+        self.require(is_name_part(&raw.prefix) && !taken, "naming.prefix");
         self.require(is_name_part(&raw.counter_suffix), "naming.counter_suffix");
         self.require(is_name_part(&raw.timer_suffix), "naming.timer_suffix");
         Naming {

@@ -51,9 +51,12 @@ pub(super) const KEYS: &[(&str, &str)] = &[
         "\"\" (none), or a label name: [a-zA-Z_][a-zA-Z0-9_]*, not starting with __, \
                                   none of le, quantile, overflow",
     ),
-    ("naming.prefix", "\"\", or [a-zA-Z_:][a-zA-Z0-9_:]* of at most 128 characters"),
-    ("naming.counter_suffix", "[a-zA-Z0-9_:]* of at most 128 characters"),
-    ("naming.timer_suffix", "[a-zA-Z0-9_:]* of at most 128 characters"),
+    (
+        "naming.prefix",
+        "\"\", or [a-zA-Z_:][a-zA-Z0-9_:]* of at most 128 characters, not starting with statsieve_, process_ or scrape_",
+    ),
+    ("naming.counter_suffix", "\"\", or [a-zA-Z_:][a-zA-Z0-9_:]* of at most 128 characters"),
+    ("naming.timer_suffix", "\"\", or [a-zA-Z_:][a-zA-Z0-9_:]* of at most 128 characters"),
     ("observer.type", OBSERVER_TYPE),
     ("observer.buckets", BOUNDS),
     ("observer.native_factor", "1 (off) to 65536"),
@@ -78,7 +81,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("mapping.rules.*.scale", "a finite number"),
     ("mapping.rules.*.honor_labels", BOOLEAN),
     ("bucketing", "a list of at most 255 tables, [[bucketing]]"),
-    ("bucketing.*.tags", "a list of tag names, at least one, none empty or with , : or |"),
+    ("bucketing.*.tags", "a list of tag names, at least one, none empty or with any of , : = | #"),
     ("bucketing.*.label", NEW_LABEL),
     ("bucketing.*.method", "\"hash\" or \"range\""),
     ("bucketing.*.count", "1 to 1000000"),
@@ -86,7 +89,10 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("bucketing.*.salt_file", "the path of a file that can be read and is not empty, or \"\" for none"),
     ("bucketing.*.format", "a text with {} in it exactly once"),
     ("bucketing.*.observers", BOOLEAN),
-    ("labels.drop", "a list of globs on tag names: `*` is any run of characters; no spaces, no ? [ ] { }"),
+    (
+        "labels.drop",
+        "a list of globs on tag names: `*` is any run of characters; no spaces, none of , : = | # ? [ ] { }",
+    ),
     ("labels.add", "a table of label names with text as values"),
     (
         "labels.add.*",

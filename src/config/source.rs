@@ -650,6 +650,13 @@ mod tests {
     }
 
     #[test]
+    fn config_toml_names_the_keys_that_have_no_effect_yet() {
+        let words = DEFAULTS.replace("\n#", " ").split_whitespace().collect::<Vec<_>>().join(" ");
+        let named = words.split_once("setting one logs a warning: ").map(|(_, behind)| behind).unwrap_or_default();
+        assert!(named.starts_with(&format!("{}. ", keys::PENDING.join(", "))), "{:?}", keys::PENDING);
+    }
+
+    #[test]
     fn config_toml_is_no_wider_than_a_terminal() {
         for (place, line) in DEFAULTS.lines().enumerate() {
             assert!(line.chars().count() <= 120, "line {}", place + 1);

@@ -74,9 +74,9 @@ pub(super) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// Legal inside of a metric name, and not too long to be meant.
+/// Nothing, or what a metric name may begin with or be on its own, and not too long to be meant.
 pub(super) fn is_name_part(text: &str) -> bool {
-    text.len() <= 128 && text.bytes().all(|byte| is_word(byte) || byte == b':')
+    text.is_empty() || (text.len() <= 128 && is_metric_name(text))
 }
 
 pub(super) fn is_metric_name(name: &str) -> bool {
@@ -97,12 +97,17 @@ pub(super) fn is_free_label(name: &str) -> bool {
     is_label(name) && !TAKEN_LABELS.contains(&name)
 }
 
+/// Ends a tag's key in some dialect, so that no key holds it: `env:dev` names no tag, `env` does.
+fn is_tag_delimiter(c: char) -> bool {
+    c.is_control() || ",:=|#".contains(c)
+}
+
 pub(super) fn is_tag(tag: &str) -> bool {
-    !tag.is_empty() && !tag.contains([',', ':', '|', '\n', '\r'])
+    !tag.is_empty() && !tag.contains(is_tag_delimiter)
 }
 
 pub(super) fn is_glob(glob: &str) -> bool {
-    !glob.is_empty() && !glob.contains(|c: char| c.is_whitespace() || c.is_control() || "?[]{}".contains(c))
+    !glob.is_empty() && !glob.contains(|c: char| is_tag_delimiter(c) || c.is_whitespace() || "?[]{}".contains(c))
 }
 
 /// `*` or a word between dots, as statsd_exporter takes it: the first part does not start with a digit or a hyphen.

@@ -140,3 +140,12 @@ fn more_patterns_than_a_mask_has_bits_are_all_looked_at() {
     }
     assert_eq!(identify(&[&set], "a:1|c|#t100:1,t1:1,t:1,user_id:4").1, 0);
 }
+
+#[test]
+fn blanks_around_a_key_do_not_carry_an_id_past_the_rules() {
+    let rules = rules(&[]);
+    for key in [" user_id", "user_id ", " user-id "] {
+        assert_eq!(rules.action_as_exposed(key.as_bytes()), TagAction::Bucket(0), "{key:?}");
+    }
+    assert_eq!(rules.action_as_exposed(b" message_id"), TagAction::Drop);
+}

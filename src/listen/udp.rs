@@ -8,7 +8,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
@@ -109,7 +109,11 @@ impl Sockets {
             queue,
             pipeline,
             books,
-            stop: Arc::new(Stop { flag: AtomicBool::new(false), wake: EventFd::from_flags(flags)? }),
+            control: Arc::new(Control {
+                asked: AtomicU8::new(NOTHING),
+                emptied: AtomicBool::new(false),
+                wake: EventFd::from_flags(flags)?,
+            }),
             buffers: vec![0; BATCH * STRIDE].into_boxed_slice(),
             clock: quanta::Clock::new(),
         })
@@ -138,17 +142,38 @@ fn set_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<u64> {
     Ok(socket.recv_buffer_size()? as u64)
 }
 
-/// Asks a worker to take what its socket holds and end.
+/// Tells a worker to take all that its socket holds, and whether to go on then.
 #[derive(Debug)]
-pub struct Stop {
-    flag: AtomicBool,
+pub struct Control {
+    asked: AtomicU8,
+    emptied: AtomicBool,
     wake: EventFd,
 }
 
-impl Stop {
-    /// Asks once and for all.
-    pub fn ask(&self) {
-        self.flag.store(true, Relaxed);
+/// What a worker is asked for.
+const NOTHING: u8 = 0;
+const EMPTY: u8 = 1;
+const STOP: u8 = 2;
+
+impl Control {
+    /// Asks it to take what its socket holds now, and to go on; [`Control::has_emptied`] tells when it has.
+    pub fn empty(&self) {
+        self.ask(EMPTY);
+    }
+
+    /// Asks it to take what its socket holds now, and to end.
+    pub fn stop(&self) {
+        self.ask(STOP);
+    }
+
+    /// Whether all that the socket held when [`Control::empty`] was called is in the books.
+    pub fn has_emptied(&self) -> bool {
+        // Pairs with the worker's `Release`: who sees it set sees what was recorded before.
+        self.emptied.load(Acquire)
+    }
+
+    fn ask(&self, what: u8) {
+        self.asked.fetch_max(what, Relaxed);
         // It can fail only if it was asked 2^64 times before; the worker is awake then.
         let _ = self.wake.write(1);
     }
@@ -161,7 +186,7 @@ pub struct Worker {
     gather: Gather,
     pipeline: Pipeline,
     books: Arc<Books>,
-    stop: Arc<Stop>,
+    control: Arc<Control>,
     buffers: Box<[u8]>,
     clock: quanta::Clock,
 }
@@ -174,9 +199,9 @@ struct Batch {
 }
 
 impl Worker {
-    /// What ends this worker.
-    pub fn stop(&self) -> Arc<Stop> {
-        self.stop.clone()
+    /// What this worker is told by.
+    pub fn control(&self) -> Arc<Control> {
+        self.control.clone()
     }
 
     /// Reads until asked to stop, then what the socket holds, and returns.
@@ -185,7 +210,12 @@ impl Worker {
         let mut room = SMALL_BATCH;
         let mut failing = false;
         self.wait(Wait::Kernel, last_read);
-        while !self.stop.flag.load(Relaxed) {
+        loop {
+            match self.control.asked.load(Relaxed) {
+                STOP => break,
+                EMPTY => self.obey(),
+                _ => {}
+            }
             let started = self.clock.now();
             let wait = match self.read(room) {
                 Ok(batch) => {
@@ -207,6 +237,14 @@ impl Worker {
             self.wait(wait, started);
         }
         self.drain();
+    }
+
+    /// Takes what the socket holds and goes on, unless it was asked to stop meanwhile.
+    fn obey(&mut self) {
+        let _ = self.control.wake.read();
+        self.drain();
+        let _ = self.control.asked.compare_exchange(EMPTY, NOTHING, Relaxed, Relaxed);
+        self.control.emptied.store(true, Release);
     }
 
     /// Takes what the socket holds, and no more than its buffer's worth: a sender may go on for ever.
@@ -286,7 +324,7 @@ impl Worker {
     /// Sleeps until `socket` has something, the time is up, or the worker is asked to stop.
     fn sleep(&self, socket: Option<&UdpSocket>, time: Option<Duration>) {
         let time = time.map(TimeSpec::from_duration);
-        let stop = PollFd::new(self.stop.wake.as_fd(), PollFlags::POLLIN);
+        let stop = PollFd::new(self.control.wake.as_fd(), PollFlags::POLLIN);
         // A failure means a signal, or no memory for the kernel's list: the next read tells more.
         let _ = match socket {
             Some(socket) => ppoll(&mut [stop, PollFd::new(socket.as_fd(), PollFlags::POLLIN)], time, None),

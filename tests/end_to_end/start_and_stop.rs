@@ -62,6 +62,45 @@ fn a_last_scrape_ends_the_drain_and_holds_every_line() {
 }
 
 #[test]
+fn what_the_bot_sends_while_it_drains_is_in_the_last_scrape() {
+    let sidecar = Sidecar::start(&["http.drain=300s"]);
+    sidecar.send(&["before:1|c"]);
+    sidecar.signal(Signal::SIGTERM);
+    sidecar.wait_until("it is no longer ready", |it| it.get("/-/ready", &[]).status == 503);
+    let sender = sidecar.sender();
+    (0..50).for_each(|_| sender.send(b"goodbye:1|c"));
+    // Nothing but a scrape shows what it has taken, and the first one ends it. So ask the kernel: the queue is empty, and
+    // then the worker sleeps, which it does only once a batch is recorded.
+    let port = format!(":{:04X} ", sidecar.udp.port());
+    sidecar.wait_until("its queue is empty", |_| {
+        let table = std::fs::read_to_string("/proc/self/net/udp").unwrap();
+        let line = table.lines().find(|line| line.contains(&port) && line.contains(" 00000000:0000 ")).unwrap();
+        line.split_whitespace().nth(4).unwrap().ends_with(":00000000")
+    });
+    let tasks = format!("/proc/{}/task", sidecar.pid());
+    sidecar.wait_until("its worker sleeps", |_| {
+        let mut stats = std::fs::read_dir(&tasks).unwrap().filter_map(|task| {
+            std::fs::read_to_string(task.unwrap().path().join("stat")).ok().filter(|stat| stat.contains("(udp-"))
+        });
+        stats.all(|stat| stat.contains("(udp-0) S ") || stat.contains("(udp-1) S "))
+    });
+    let scrape = sidecar.scrape();
+    scrape.assert("before_total", 1.0);
+    scrape.assert("goodbye_total", 50.0);
+    assert_eq!(sidecar.wait().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_the_drain_at_once() {
+    // The drain lasts ten times as long as any wait here.
+    let sidecar = Sidecar::start(&["http.drain=300s"]);
+    sidecar.signal(Signal::SIGTERM);
+    sidecar.wait_until("it is no longer ready", |it| it.get("/-/ready", &[]).status == 503);
+    sidecar.signal(Signal::SIGTERM);
+    assert_eq!(sidecar.wait().code(), Some(0));
+}
+
+#[test]
 fn a_sidecar_that_runs_is_healthy_and_ready_and_knows_no_other_paths() {
     let sidecar = Sidecar::start(&[]);
     assert_eq!(sidecar.get("/-/healthy", &[]).status, 200);
