@@ -1,28 +1,33 @@
 //! Holds the series: makes them, adds samples to them, lets a scrape read them.
 //!
-//! In: a name, kind and label text when an identity is new ([`Store::place`]); values afterwards ([`Recorder`]). Out:
-//! families and their numbers ([`Store::read`]).
+//! In: a name, kind and labels when an identity is new ([`Store::place`]); values afterwards ([`Recorder`]); the time
+//! ([`Store::sweep`]). Out: families and their numbers ([`Store::read`]).
 //! Not here: names and labels (`map`), the limits' meaning (`admit`), text (`expose`).
 //! Always: a recorded sample is in the next scrape; a histogram's count is the sum of its buckets; no sum is ever
 //! infinite; recording into a known series takes no lock.
 
 pub mod bounds;
 pub mod cells;
+pub mod grace;
+mod sweep;
+mod tables;
+mod values;
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry as Slot;
-use std::hash::BuildHasher;
-
-use crate::admit::{Admission, Limits};
+use crate::admit::Gate;
+use crate::clock::Tick;
 use crate::map::Kind;
+use crate::map::labels::LabelSet;
 use crate::model::DropReason;
 use crate::telemetry::SeriesBooks;
 use bounds::Bounds;
-use cells::{Cell, CellSpace, Shard, ShardReader, ShardWriter};
+use cells::{Cell, Shard, ShardReader, ShardWriter};
+use grace::{Grace, Passage};
+use sweep::Sweep;
+pub use tables::{Family, Series};
+use tables::{SeriesId, Tables};
 
 /// The largest size of a number in one cell: sixteen million of them (shards times buckets) still have a finite sum.
 const MOST: f64 = f64::MAX / 16_777_216.0;
@@ -44,14 +49,6 @@ pub fn admits(kind: Kind, value: f64, weight: f64) -> Result<(), DropReason> {
 /// Name of the label that marks a family's overflow series.
 pub const OVERFLOW_LABEL: &str = "overflow";
 
-/// Names, or their beginnings, that user series must not take: ours, the scraper's, and what Prometheus makes itself.
-const RESERVED_PREFIXES: [&str; 3] = ["statsieve_", "process_", "scrape_"];
-const RESERVED_NAMES: [&str; 5] =
-    ["up", "ALERTS", "ALERTS_FOR_STATE", "statsd_events_total", "statsd_service_check_status"];
-
-/// Names that a histogram exposes beside its own.
-const OBSERVER_SUFFIXES: [&str; 3] = ["_sum", "_count", "_bucket"];
-
 /// Where the values of one series go; what the identity cache remembers.
 #[derive(Clone, Debug)]
 pub enum Place {
@@ -63,23 +60,40 @@ pub enum Place {
     Histogram(Cell, Arc<Bounds>),
 }
 
-impl Kind {
-    /// Sample lines that one series costs.
-    pub fn lines(self, bounds: &Bounds) -> u64 {
-        if self == Self::Histogram { bounds.lines() } else { 1 }
-    }
-}
-
-/// A place found, and whether it is an overflow series'.
+/// A place found.
 #[derive(Clone, Debug)]
 pub struct Placed {
     /// Where values go.
     pub place: Place,
     /// The series is the family's overflow series, since a limit was reached.
     pub overflow: bool,
+    /// Whether to ask again.
+    pub again: Retry,
 }
 
-/// What a new identity asks for.
+/// Whether an identity that had to give way should ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// What it has, it keeps.
+    Never,
+    /// It came too fast; a second later there may be room.
+    NextSecond,
+    /// Idle series may have given way once the sweep has been; asks once.
+    AfterSweep,
+}
+
+/// How often an identity was seen before it asks for a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Never, or long ago: it may be one of a kind, and nothing gives way to it.
+    First,
+    /// Lately: idle series may give way to it.
+    Second,
+    /// It asked at its second sight, and asks again.
+    Again,
+}
+
+/// What a new identity asks for, beside its labels.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
     /// Family name, legal.
@@ -90,295 +104,163 @@ pub struct Wanted<'a> {
     pub kind: Kind,
     /// Bounds, if this makes a histogram family.
     pub bounds: &'a Arc<Bounds>,
-    /// Rendered labels, see `map::labels`.
-    pub labels: &'a str,
     /// Rendered labels of the overflow series.
     pub overflow_labels: &'a str,
+    /// How often it was seen.
+    pub sight: Sight,
+    /// The time now.
+    pub now: Tick,
 }
 
 /// All series of the process.
 #[derive(Debug)]
 pub struct Store {
-    inner: Mutex<Inner>,
+    tables: Mutex<Tables>,
     shards: Vec<Arc<Shard>>,
     gauges: Arc<Shard>,
+    grace: Arc<Grace>,
+    sweep: Mutex<Sweep>,
     books: Arc<SeriesBooks>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    families: Vec<Family>,
-    by_name: HashTable<u32>,
-    hasher: RandomState,
-    sharded: CellSpace,
-    shared: CellSpace,
-    /// Sample lines of all series that count against the limits.
-    lines: u64,
-    created: u64,
-}
-
-/// All series of one name.
-#[derive(Debug)]
-pub struct Family {
-    name: Box<str>,
-    help: Box<str>,
-    kind: Kind,
-    bounds: Arc<Bounds>,
-    series: Vec<Series>,
-    index: HashTable<u32>,
-    lines: u64,
-    overflow: Option<u32>,
-}
-
-/// One label set of a family.
-#[derive(Debug)]
-pub struct Series {
-    labels: Box<str>,
-    cell: Cell,
 }
 
 impl Store {
     /// An empty store with a shard for each of `workers`.
     pub fn new(workers: usize, books: Arc<SeriesBooks>) -> Self {
-        let shards = (0..workers).map(|_| Arc::default()).collect();
-        Self { inner: Mutex::default(), shards, gauges: Arc::default(), books }
+        Self {
+            tables: Mutex::new(Tables::new(workers)),
+            shards: (0..workers).map(|_| Arc::default()).collect(),
+            gauges: Arc::default(),
+            grace: Arc::new(Grace::new(workers)),
+            sweep: Mutex::default(),
+            books,
+        }
     }
 
     /// What worker number `worker` records with. One recorder for each worker, or sums go wrong.
     pub fn recorder(&self, worker: usize) -> Recorder {
-        Recorder { shard: ShardWriter::new(self.shards[worker].clone()), gauges: ShardWriter::new(self.gauges.clone()) }
+        Recorder {
+            shard: ShardWriter::new(self.shards[worker].clone()),
+            gauges: ShardWriter::new(self.gauges.clone()),
+            now: 0,
+        }
     }
 
-    /// Finds the place of a series, and makes it if limits allow.
+    /// Worker number `worker`'s side of taking series away; it enters before each batch and leaves behind it.
+    pub fn passage(&self, worker: usize) -> Passage {
+        Passage::new(self.grace.clone(), worker)
+    }
+
+    /// Finds the place of a series, and makes one as far as the limits allow.
     ///
-    /// Takes the store's lock for a look-up or an insertion.
+    /// A limit may fold or take out some of `labels`, which are sorted; `text` is a buffer for their rendering, and holds
+    /// that of the labels kept in the end. Takes the store's lock for a look-up or an insertion.
     ///
     /// # Errors
     /// `TypeConflict` if the name is reserved, taken by another kind, or clashes with a histogram's `_sum`, `_count` or
     /// `_bucket`; `Cardinality` past the limit on families, or at a limit where nothing may be merged.
-    pub fn place(&self, wanted: Wanted<'_>, limits: &Limits) -> Result<Placed, DropReason> {
-        let mut inner = self.lock();
-        let placed = inner.place(wanted, limits);
-        self.books.sample_lines.store(inner.lines, Relaxed);
-        self.books.families.store(inner.families.len() as u64, Relaxed);
-        self.books.created.store(inner.created, Relaxed);
+    pub fn place(
+        &self,
+        wanted: Wanted<'_>,
+        labels: &mut LabelSet,
+        text: &mut Vec<u8>,
+        gate: &Gate,
+    ) -> Result<Placed, DropReason> {
+        let mut tables = self.lock();
+        let placed = tables.place(&wanted, labels, text, gate);
+        self.publish(&tables);
         placed
     }
 
     /// Locks the store for reading; new series wait meanwhile, samples of known ones do not.
     pub fn read(&self) -> Reader<'_> {
         Reader {
-            inner: self.lock(),
+            tables: self.lock(),
             shards: self.shards.iter().map(|shard| shard.read()).collect(),
             gauges: self.gauges.read(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every change below leaves the tables whole before anything can panic.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    fn place(&mut self, wanted: Wanted<'_>, limits: &Limits) -> Result<Placed, DropReason> {
-        let family = self.family(wanted, limits)?;
-        let Self { families, hasher, sharded, shared, lines, created, .. } = self;
-        let family = &mut families[family as usize];
-        let hash = hasher.hash_one(wanted.labels);
-        let found = family.index.find(hash, |place| *family.series[*place as usize].labels == *wanted.labels);
-        if let Some(place) = found {
-            let overflow = family.overflow == Some(*place);
-            return Ok(Placed { place: family.place(*place), overflow });
-        }
-        let cost = family.kind.lines(&family.bounds);
-        let (labels, overflow) = match limits.admit(family.kind, cost, family.lines, *lines) {
-            Admission::Full => (wanted.labels, false),
-            Admission::Refused => return Err(DropReason::Cardinality),
-            Admission::Overflow => match family.overflow {
-                Some(place) => return Ok(Placed { place: family.place(place), overflow: true }),
-                None => (wanted.overflow_labels, true),
-            },
-        };
-        let space = if family.kind == Kind::Gauge { shared } else { sharded };
-        let cell = space.take(family.cells()).ok_or(DropReason::Cardinality)?;
-        let place = family.insert(labels, cell, hasher);
-        *created += 1;
-        if overflow {
-            family.overflow = Some(place);
-        } else {
-            family.lines += cost;
-            *lines += cost;
-        }
-        Ok(Placed { place: family.place(place), overflow })
-    }
-
-    /// The number of the family, made if it may be.
-    fn family(&mut self, wanted: Wanted<'_>, limits: &Limits) -> Result<u32, DropReason> {
-        let hash = self.hasher.hash_one(wanted.name);
-        if let Some(number) = self.find(wanted.name) {
-            let kind = self.families[number as usize].kind;
-            return if kind == wanted.kind { Ok(number) } else { Err(DropReason::TypeConflict) };
-        }
-        if self.clashes(wanted.name, wanted.kind) {
-            return Err(DropReason::TypeConflict);
-        }
-        // A family is made with a series in it or not at all, so a refused gauge leaves nothing behind.
-        let cost = wanted.kind.lines(wanted.bounds);
-        let refused = limits.admit(wanted.kind, cost, 0, self.lines) == Admission::Refused;
-        if refused || self.families.len() >= limits.max_families {
-            return Err(DropReason::Cardinality);
-        }
-        let number = self.families.len() as u32;
-        self.families.push(Family {
-            name: wanted.name.into(),
-            // Cut, since what a legal name was made from may be much longer than it.
-            help: format!("Received as {:.256} ({}).", wanted.written, wanted.kind.word()).into(),
-            kind: wanted.kind,
-            bounds: wanted.bounds.clone(),
-            series: Vec::new(),
-            index: HashTable::new(),
-            lines: 0,
-            overflow: None,
-        });
-        let (families, hasher) = (&self.families, &self.hasher);
-        self.by_name.insert_unique(hash, number, |number| hasher.hash_one(&*families[*number as usize].name));
-        Ok(number)
-    }
-
-    fn find(&self, name: &str) -> Option<u32> {
-        let hash = self.hasher.hash_one(name);
-        self.by_name.find(hash, |number| *self.families[*number as usize].name == *name).copied()
-    }
-
-    /// Whether a new family of this name would share an exposed name with another, with us, or with Prometheus.
-    fn clashes(&self, name: &str, kind: Kind) -> bool {
-        let reserved = RESERVED_NAMES.contains(&name) || RESERVED_PREFIXES.iter().any(|start| name.starts_with(start));
-        let under_observer = OBSERVER_SUFFIXES
-            .iter()
-            .filter_map(|suffix| name.strip_suffix(suffix))
-            .any(|base| self.find(base).is_some_and(|number| self.families[number as usize].kind == Kind::Histogram));
-        let over_others = kind == Kind::Histogram
-            && OBSERVER_SUFFIXES.iter().any(|suffix| self.find(&format!("{name}{suffix}")).is_some());
-        reserved || under_observer || over_others
-    }
-}
-
-impl Family {
-    /// The name, as exposed.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// What the family is for, unescaped.
-    pub fn help(&self) -> &str {
-        &self.help
-    }
-
-    /// What the family is.
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// A histogram's bounds.
-    pub fn bounds(&self) -> &Bounds {
-        &self.bounds
-    }
-
-    /// Its series, in the order they were made.
-    pub fn series(&self) -> &[Series] {
-        &self.series
-    }
-
-    /// Cells that one series needs.
-    fn cells(&self) -> usize {
-        if self.kind == Kind::Histogram { self.bounds.buckets() + 1 } else { 1 }
-    }
-
-    fn place(&self, place: u32) -> Place {
-        let cell = self.series[place as usize].cell;
-        match self.kind {
-            Kind::Counter => Place::Counter(cell),
-            Kind::Gauge => Place::Gauge(cell),
-            Kind::Histogram => Place::Histogram(cell, self.bounds.clone()),
+    fn publish(&self, tables: &Tables) {
+        let counts = &tables.counts;
+        self.books.sample_lines.store(counts.used.lines, Relaxed);
+        self.books.bytes.store(counts.used.bytes, Relaxed);
+        self.books.families.store(counts.families, Relaxed);
+        self.books.created.store(counts.created, Relaxed);
+        self.books.simplified.store(counts.simplified, Relaxed);
+        self.books.folded.store(counts.folded, Relaxed);
+        if tables.limited.len() > tables.limited_told.get() {
+            tables.limited_told.set(tables.limited.len());
+            self.books.limited.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&tables.limited);
         }
     }
 
-    /// Adds a series, or finds the one that has these labels already (a user's own `overflow="true"`).
-    fn insert(&mut self, labels: &str, cell: Cell, hasher: &RandomState) -> u32 {
-        let series = &mut self.series;
-        let found = self.index.entry(
-            hasher.hash_one(labels),
-            |place| *series[*place as usize].labels == *labels,
-            |place| hasher.hash_one(&*series[*place as usize].labels),
-        );
-        match found {
-            Slot::Occupied(slot) => *slot.get(),
-            Slot::Vacant(slot) => {
-                let place = series.len() as u32;
-                slot.insert(place);
-                series.push(Series { labels: labels.into(), cell });
-                place
-            }
-        }
-    }
-}
-
-impl Series {
-    /// The labels as they stand between the braces; empty if there are none.
-    pub fn labels(&self) -> &str {
-        &self.labels
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        // Every change leaves the tables whole before anything can panic.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Reads families and their numbers while it holds the store's lock.
 #[derive(Debug)]
 pub struct Reader<'a> {
-    inner: MutexGuard<'a, Inner>,
+    tables: MutexGuard<'a, Tables>,
     shards: Vec<ShardReader<'a>>,
     gauges: ShardReader<'a>,
 }
 
 impl Reader<'_> {
-    /// All families, in the order they were made; the order never changes while the process lives.
-    pub fn families(&self) -> &[Family] {
-        &self.inner.families
+    /// All families, in places that never move; a place may be empty, and taken by another family later.
+    pub fn families(&self) -> &[Option<Family>] {
+        self.tables.families()
     }
 
     /// Whether a family of this name exists.
     pub fn has_family(&self, name: &str) -> bool {
-        self.inner.find(name).is_some()
+        self.tables.find(name).is_some()
     }
 
     /// Whether a histogram of this name exists.
     pub fn has_histogram(&self, name: &str) -> bool {
-        self.inner.find(name).is_some_and(|number| self.families()[number as usize].kind == Kind::Histogram)
+        self.tables.kind_of(name) == Some(Kind::Histogram)
     }
 
     /// Whether this name is one that a histogram exposes beside its own, or reserved.
     pub fn is_taken(&self, name: &str) -> bool {
-        self.inner.clashes(name, Kind::Counter)
+        self.tables.clashes(name, Kind::Counter)
     }
 
     /// The value of a counter or gauge.
     #[inline]
     pub fn value(&self, kind: Kind, series: &Series) -> f64 {
         match kind {
-            Kind::Gauge => self.gauges.get(series.cell),
-            _ => self.sum(series.cell),
+            Kind::Gauge => self.gauges.get(series.cell.plus(1)),
+            _ => self.sum(series.cell.plus(1)),
         }
     }
 
     /// The observation counts of a histogram by bucket, not cumulative, into `counts`; returns the sum of values.
     pub fn histogram(&self, bounds: &Bounds, series: &Series, counts: &mut Vec<f64>) -> f64 {
         counts.clear();
-        counts.extend((0..bounds.buckets()).map(|place| self.sum(series.cell.plus(place))));
-        self.sum(series.cell.plus(bounds.buckets()))
+        counts.extend((0..bounds.buckets()).map(|place| self.sum(series.cell.plus(1 + place))));
+        self.sum(series.cell.plus(1 + bounds.buckets()))
     }
 
     #[inline]
     fn sum(&self, cell: Cell) -> f64 {
         self.shards.iter().map(|shard| shard.get(cell)).sum()
+    }
+
+    fn series(&self, id: SeriesId) -> Option<&Series> {
+        self.families().get(id.family as usize)?.as_ref()?.series().get(id.place as usize)?.as_ref()
+    }
+
+    /// The tick of the last sample of a series, or of its making.
+    fn last_used(&self, kind: Kind, series: &Series) -> Tick {
+        let used = match kind {
+            Kind::Gauge => self.gauges.tick(series.cell),
+            _ => self.shards.iter().map(|shard| shard.tick(series.cell)).max().unwrap_or(0),
+        };
+        used.max(series.made)
     }
 }
 
@@ -387,9 +269,15 @@ impl Reader<'_> {
 pub struct Recorder {
     shard: ShardWriter,
     gauges: ShardWriter,
+    now: Tick,
 }
 
 impl Recorder {
+    /// The time from here on; for the series, that of their last use.
+    pub fn set_time(&mut self, now: Tick) {
+        self.now = now;
+    }
+
     /// Records one value that stands for `weight` events. `relative` makes a gauge change by it.
     ///
     /// # Errors
@@ -398,17 +286,26 @@ impl Recorder {
     pub fn record(&mut self, place: &Place, value: f64, weight: f64, relative: bool) -> Result<(), DropReason> {
         let fits = match place {
             Place::Counter(_) if value < 0.0 => return Err(DropReason::NegativeCounter),
-            Place::Counter(cell) => self.shard.add(*cell, value * weight, MOST),
-            Place::Gauge(cell) if relative => self.gauges.add_shared(*cell, value),
+            Place::Counter(cell) => {
+                self.shard.touch(*cell, self.now);
+                self.shard.add(cell.plus(1), value * weight, MOST)
+            }
             Place::Gauge(cell) => {
-                self.gauges.set(*cell, value);
-                true
+                self.gauges.touch(*cell, self.now);
+                if relative {
+                    self.gauges.add_shared(cell.plus(1), value)
+                } else {
+                    self.gauges.set(cell.plus(1), value);
+                    true
+                }
             }
             Place::Histogram(cell, bounds) => {
+                self.shard.touch(*cell, self.now);
                 // Either both numbers move or none: the count is looked at first and written last.
-                let count = cell.plus(bounds.place(value));
+                let first = cell.plus(1);
+                let count = first.plus(bounds.place(value));
                 let weighed = self.shard.get(count) + weight;
-                weighed <= MOST && self.shard.add(cell.plus(bounds.buckets()), value * weight, MOST) && {
+                weighed <= MOST && self.shard.add(first.plus(bounds.buckets()), value * weight, MOST) && {
                     self.shard.set(count, weighed);
                     true
                 }

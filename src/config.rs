@@ -268,6 +268,8 @@ pub struct Labels {
     pub add: Vec<(String, String)>,
     /// Most labels on a series.
     pub max_count: usize,
+    /// Distinct values of one label in one family; later ones become `other`.
+    pub max_values: usize,
     /// Longest metric name and tag key, bytes.
     pub max_name_bytes: usize,
     /// Longest label value, bytes; longer ones are cut.
@@ -275,7 +277,7 @@ pub struct Labels {
 }
 
 /// Limits on series, in sample lines of a text scrape.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cardinality {
     /// Of all families.
     pub max_series: u64,
@@ -283,6 +285,16 @@ pub struct Cardinality {
     pub max_series_per_family: u64,
     /// Families; past it a new name is dropped.
     pub max_families: usize,
+    /// Bytes of cells, label text and tables.
+    pub max_bytes: u64,
+    /// New series in a second; 0 is no limit.
+    pub new_series_per_second: u32,
+    /// Share of either limit past which a new series is simplified, 0 to 1.
+    pub simplify_at: f64,
+    /// Labels that a simplified series keeps; legal names.
+    pub keep_labels: Vec<String>,
+    /// How long a series must have been idle to give way at a limit.
+    pub evict_idle_after: Duration,
     /// Bytes of identity cache for each worker.
     pub identity_cache_bytes: usize,
 }
@@ -411,6 +423,7 @@ mod tests {
                 drop: ["dd.internal.*", "message_id", "update_id"].map(str::to_owned).to_vec(),
                 add: Vec::new(),
                 max_count: 32,
+                max_values: 200,
                 max_name_bytes: 256,
                 max_value_bytes: 256,
             },
@@ -418,6 +431,11 @@ mod tests {
                 max_series: 10_000,
                 max_series_per_family: 5_000,
                 max_families: 2_000,
+                max_bytes: 64 << 20,
+                new_series_per_second: 10_000,
+                simplify_at: 0.8,
+                keep_labels: Vec::new(),
+                evict_idle_after: Duration::from_secs(600),
                 identity_cache_bytes: 4_194_304,
             },
             telemetry: Telemetry { own_metrics: OwnMetrics::Full },

@@ -20,8 +20,11 @@
 //!    tags already replaced by user buckets. [`identity::cache::Cache`] remembers what became of those bytes. **A known
 //!    identity goes straight to step 6**, with no lock and no allocation.
 //! 4. [`map`]: for a new identity only, [`map::Mapper`] makes the legal name, its suffix, and the sorted labels.
-//! 5. [`admit`]: [`admit::Limits`] decides between a place of its own, the family's overflow series, and none.
-//! 6. [`aggregate`]: [`aggregate::Store`] hands out the place of a series, [`aggregate::Recorder`] adds to it.
+//! 5. [`admit`]: [`admit::Gate`] says how far a new series must give way: full, values folded, simplified, merged into
+//!    the family's overflow series, or refused.
+//! 6. [`aggregate`]: [`aggregate::Store`] hands out the place of a series, asking the gate at each rung, and
+//!    [`aggregate::Recorder`] adds to it. Once a second [`aggregate::Store::sweep`] lets idle series give way: it marks
+//!    them, waits until every worker has passed a batch boundary ([`aggregate::grace`]), and removes what was not used.
 //!
 //! [`pipeline`] is the one module that knows this order. A stage knows the words of [`model`] and its own part of
 //! [`config`], never a socket, a file or a request, so it is tested with plain values.
@@ -85,6 +88,7 @@ pub mod expose;
 pub mod telemetry;
 
 // What all of it is told, who starts it, and the words they share.
+pub mod clock;
 pub mod command;
 pub mod config;
 pub mod model;

@@ -14,7 +14,7 @@ use crate::identity::{TagAction, TagRules};
 use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
 use crate::parse::tags::{self, Tag, TagStyle};
 use crate::parse::{Line, Sample, offset};
-use labels::LabelSet;
+use labels::{LabelSet, Origin};
 
 /// What a family is, once its samples are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -137,7 +137,7 @@ impl Mapper {
         if let Some(label) = &self.container_id_label
             && !sample.container.is_empty()
         {
-            out.set(label.as_bytes(), sample.container, self);
+            out.set(label.as_bytes(), sample.container, Origin::Tag, self);
         }
         out.labels.sort();
         Ok(kind)
@@ -201,7 +201,7 @@ impl Mapper {
         }
         match action {
             TagAction::Drop => out.drop_tag(TagDropReason::Dropped),
-            TagAction::Keep => out.set(escaped, value, self),
+            TagAction::Keep => out.set(escaped, value, Origin::Tag, self),
             TagAction::Bucket(rule) => {
                 let buckets = &rules.buckets()[usize::from(rule)];
                 if !kind.is_observer() || buckets.observers {
@@ -209,7 +209,7 @@ impl Mapper {
                     text.clear();
                     buckets.write(buckets.number(value), &mut text);
                     // Not cut: the text is the operator's, and cut ones would merge buckets.
-                    if let Err(reason) = out.labels.set(buckets.label.as_bytes(), &text, self.max_count) {
+                    if let Err(reason) = out.labels.set(buckets.label.as_bytes(), &text, Origin::Rule, self.max_count) {
                         out.drop_tag(reason);
                     }
                     out.value = text;
@@ -222,7 +222,7 @@ impl Mapper {
 
 impl Resolved {
     /// Sets a label, its value cut to the limit; counts the tag if there is no place for it.
-    fn set(&mut self, name: &[u8], value: &[u8], limits: &Mapper) {
+    fn set(&mut self, name: &[u8], value: &[u8], origin: Origin, limits: &Mapper) {
         let mut end = value.len().min(limits.max_value_bytes);
         if end < value.len() {
             self.drop_tag(TagDropReason::Truncated);
@@ -230,7 +230,7 @@ impl Resolved {
                 end -= 1;
             }
         }
-        if let Err(reason) = self.labels.set(name, &value[..end], limits.max_count) {
+        if let Err(reason) = self.labels.set(name, &value[..end], origin, limits.max_count) {
             self.drop_tag(reason);
         }
     }

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Cache as RulesCache};
 use foldhash::fast::RandomState;
 
-use crate::admit::Limits;
+use crate::admit::{Gate, Limits};
 use crate::aggregate::bounds::Bounds;
-use crate::aggregate::{OVERFLOW_LABEL, Place, Recorder, Store, Wanted, admits};
+use crate::aggregate::grace::{Forget, Passage};
+use crate::aggregate::{OVERFLOW_LABEL, Place, Placed, Recorder, Retry, Sight, Store, Wanted, admits};
+use crate::clock::Tick;
 use crate::config::{Config, GaugeSign, Parse};
 use crate::identity::TagRules;
 use crate::identity::cache::Cache;
@@ -25,6 +27,9 @@ use crate::parse::number::Number;
 use crate::parse::{Line, Sample, Values, scan, unknown_letters};
 use crate::telemetry::{Books, Count, Tally};
 
+/// Seconds after which idle series have given way: one sweep marks them, the next removes them.
+const SWEPT_AFTER: Tick = 4;
+
 /// Everything that the stages are told by the configuration; swapped as a whole.
 pub struct Rules {
     /// Dialects and signs.
@@ -33,8 +38,8 @@ pub struct Rules {
     pub tags: TagRules,
     /// Names and labels.
     pub mapper: Mapper,
-    /// Limits on series.
-    pub limits: Limits,
+    /// Limits on series, and the quota on new ones.
+    pub gate: Gate,
     /// Bounds of new histograms.
     pub bounds: Arc<Bounds>,
     /// Rendered labels of an overflow series.
@@ -60,7 +65,7 @@ impl Rules {
             parse: config.parse.clone(),
             tags: TagRules::new(&config.bucketing, &config.labels, config.parse.container_id_label.is_some()),
             mapper: Mapper::new(config),
-            limits: Limits::new(&config.cardinality),
+            gate: Gate::new(Limits::new(&config.cardinality, &config.labels), config.cardinality.new_series_per_second),
             bounds: Arc::new(Bounds::new(&config.observer.bounds)),
             overflow_labels: text(&overflow_labels).to_owned(),
             max_line_bytes: config.listen.max_line_bytes,
@@ -86,6 +91,8 @@ struct Stages {
     labels: Vec<u8>,
     store: Arc<Store>,
     recorder: Recorder,
+    passage: Passage,
+    now: Tick,
     tally: Tally,
 }
 
@@ -93,6 +100,8 @@ struct Stages {
 struct Answer {
     outcome: Result<Place, DropReason>,
     overflow: bool,
+    /// From this tick on it asks again; [`Tick::MAX`] for the many that never do.
+    again_at: Tick,
     /// Tags that each of its samples loses; `None` for the many that lose none.
     tag_drops: Option<Box<TagDrops>>,
 }
@@ -109,6 +118,8 @@ impl Pipeline {
             resolved: Resolved::default(),
             labels: Vec::new(),
             recorder: store.recorder(worker),
+            passage: store.passage(worker),
+            now: 0,
             store,
             tally: Tally::default(),
         };
@@ -137,17 +148,35 @@ impl Pipeline {
         }
     }
 
-    /// The counts so far.
-    pub fn tally(&mut self) -> &mut Tally {
-        &mut self.stages.tally
+    /// A batch begins at this tick. Forgets what is about to be taken away.
+    pub fn begin(&mut self, now: Tick) {
+        let Stages { cache, cached_under, passage, recorder, .. } = &mut self.stages;
+        recorder.set_time(now);
+        if let Some(forget) = passage.enter() {
+            match forget {
+                Forget::Some(doomed) => cache.retain(|answer| match &answer.outcome {
+                    Ok(place) => !doomed.contains(place),
+                    Err(reason) => !(doomed.names && *reason == DropReason::TypeConflict),
+                }),
+                Forget::All => cache.reset(cached_under.identity_cache_bytes),
+            }
+            passage.forgotten();
+        }
+        self.stages.now = now;
     }
 
-    /// Makes the counts so far visible to scrapes.
-    pub fn publish(&mut self, books: &Books) {
-        let Stages { tally, cache, .. } = &mut self.stages;
+    /// The batch is over: its counts become visible to scrapes, and nothing is recorded until the next begins.
+    pub fn end(&mut self, books: &Books) {
+        let Stages { tally, cache, passage, .. } = &mut self.stages;
         tally.set(Count::CacheEntries, cache.len() as u64);
         tally.set(Count::CacheEvictions, cache.evictions());
         books.publish(tally);
+        passage.leave();
+    }
+
+    /// The counts so far.
+    pub fn tally(&mut self) -> &mut Tally {
+        &mut self.stages.tally
     }
 }
 
@@ -203,56 +232,77 @@ impl Stages {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(&self.identity);
         let hash = hasher.finish();
-        if let Some(answer) = self.cache.get(hash, &self.identity) {
-            self.tally.add(Count::CacheHits, 1);
-            answer.take(rules, sample, &mut self.recorder, &mut self.tally);
-        } else {
-            self.new_identity(rules, text, line, sample, hash);
+        match self.cache.get(hash, &self.identity) {
+            Some(answer) if self.now < answer.again_at => {
+                self.tally.add(Count::CacheHits, 1);
+                answer.take(rules, sample, &mut self.recorder, &mut self.tally);
+            }
+            Some(_) => self.new_identity(rules, text, line, sample, hash, Sight::Again),
+            None => {
+                let sight = if self.cache.sighted(hash) { Sight::Second } else { Sight::First };
+                self.new_identity(rules, text, line, sample, hash, sight);
+            }
         }
     }
 
     /// The slow way, for an identity that the cache does not know: name, labels, limits, place.
     #[cold]
-    fn new_identity(&mut self, rules: &Rules, text: &[u8], line: &Line<'_>, sample: &Sample<'_>, hash: u64) {
+    fn new_identity(
+        &mut self,
+        rules: &Rules,
+        text: &[u8],
+        line: &Line<'_>,
+        sample: &Sample<'_>,
+        hash: u64,
+        sight: Sight,
+    ) {
         self.tally.add(Count::CacheMisses, 1);
-        let found = self.find(rules, text, line, sample);
-        let overflow = matches!(found, Ok((_, true)));
-        let outcome = found.map(|(place, _)| place);
+        let (outcome, overflow, again) = match self.find(rules, text, line, sample, sight) {
+            Ok(placed) => (Ok(placed.place), placed.overflow, placed.again),
+            Err(reason) => (Err(reason), false, Retry::Never),
+        };
+        let again_at = match again {
+            Retry::Never => Tick::MAX,
+            Retry::NextSecond => self.now + 1,
+            Retry::AfterSweep => self.now + SWEPT_AFTER,
+        };
         let drops = self.resolved.tag_drops;
         let tag_drops = (outcome.is_ok() && drops.iter().any(|n| *n > 0)).then(|| Box::new(drops));
-        let answer = Answer { outcome, overflow, tag_drops };
+        let answer = Answer { outcome, overflow, again_at, tag_drops };
         answer.take(rules, sample, &mut self.recorder, &mut self.tally);
-        self.cache.offer(hash, &self.identity, answer);
+        if sight != Sight::First {
+            self.cache.insert(hash, &self.identity, answer);
+        }
     }
 
-    /// The place of a sample, and whether it is an overflow series'.
+    /// The place of a sample, as far as the limits allow.
     fn find(
         &mut self,
         rules: &Rules,
         text: &[u8],
         line: &Line<'_>,
         sample: &Sample<'_>,
-    ) -> Result<(Place, bool), DropReason> {
+        sight: Sight,
+    ) -> Result<Placed, DropReason> {
         let kind = rules
             .mapper
             .resolve(&rules.tags, text, line, sample, &mut self.resolved)
             .map_err(|refusal| refusal.reason)?;
-        self.labels.clear();
-        self.resolved.labels.render(&mut self.labels);
         let written = match line.name_rest {
             [] => Cow::Borrowed(line.name),
             rest => Cow::Owned([line.name, rest].concat()),
         };
+        let Resolved { name, labels, .. } = &mut self.resolved;
         let wanted = Wanted {
-            name: self::text(&self.resolved.name),
+            name: self::text(name),
             written: self::text(&written),
             kind,
             bounds: &rules.bounds,
-            labels: self::text(&self.labels),
             overflow_labels: &rules.overflow_labels,
+            sight,
+            now: self.now,
         };
-        let placed = self.store.place(wanted, &rules.limits)?;
-        Ok((placed.place, placed.overflow))
+        self.store.place(wanted, labels, &mut self.labels, &rules.gate)
     }
 
     /// Whether no value of a sample can be recorded, whatever its series; each is counted for its own reason then.

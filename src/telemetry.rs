@@ -8,8 +8,10 @@ mod registry;
 
 pub use registry::{ListenerFigures, Telemetry};
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::admit::Limit;
 use crate::model::{DropReason, SampleType, TagDropReason, closed_set};
 
 closed_set! {
@@ -23,6 +25,18 @@ closed_set! {
         UnixDatagram = "unix_datagram",
         /// A unix stream socket.
         UnixStream = "unix_stream",
+    }
+}
+
+closed_set! {
+    /// What removed a series; the `cause` of `statsieve_series_expired_total`.
+    pub enum ExpiryCause {
+        /// Nobody wrote to it for its time to live.
+        Idle = "idle",
+        /// It gave way to another at a limit.
+        Evicted = "evicted",
+        /// A reload changed what its family is.
+        Reload = "reload",
     }
 }
 
@@ -239,6 +253,16 @@ pub struct SeriesBooks {
     pub families: AtomicU64,
     /// Series made so far.
     pub created: AtomicU64,
+    /// Bytes that series and families take, as far as they are charged.
+    pub bytes: AtomicU64,
+    /// New series that kept only some of their labels.
+    pub simplified: AtomicU64,
+    /// Values that became `other`.
+    pub folded: AtomicU64,
+    /// Series removed, by [`ExpiryCause`].
+    pub expired: [AtomicU64; ExpiryCause::COUNT],
+    /// Families that ran into a limit, and which.
+    pub limited: Mutex<Vec<(Box<str>, Limit)>>,
 }
 
 /// What a family of our own is.
@@ -337,6 +361,13 @@ families! {
     SERIES_LIMIT = Gauge("statsieve_series_limit", "", "The most that statsieve_series may reach.").core();
     FAMILIES_HELD = Gauge("statsieve_families", "", "Metric names held for users.");
     SERIES_CREATED = Counter("statsieve_series_created", "", "Series made.");
+    SERIES_EXPIRED = Counter("statsieve_series_expired", "", "Series removed, by what removed them.").by(&["cause"]);
+    SERIES_SIMPLIFIED = Counter("statsieve_series_simplified", "",
+        "Label sets that kept only some of their labels, near a limit or made too fast.");
+    VALUES_FOLDED = Counter("statsieve_label_values_folded", "",
+        "Label values that became other, since their label had as many as it may have.");
+    LIMITED_FAMILY = Gauge("statsieve_limited_family_info", "",
+        "Families that ran into a limit, and which; the first twenty.").by(&["family", "limit"]);
     OVERFLOW = Counter("statsieve_overflow_samples", "",
         "Samples that an overflow series took in place of one that a limit refused.");
     CACHE_HITS = Counter("statsieve_identity_cache_hits", "", "Samples whose series was found by its identity.");

@@ -10,11 +10,13 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::clock::Tick;
+
 /// Cells in a chunk: 32 KiB, so that an empty shard costs nothing and a full one little overhead.
 pub const CHUNK: usize = 4096;
 
 /// The place of a number (or the first of several in a row) in every shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cell(u32);
 
 impl Cell {
@@ -35,10 +37,12 @@ impl Cell {
     }
 }
 
-/// Hands out cells; one for all sharded numbers, one for all shared ones.
+/// Hands out cells and takes them back; one for all sharded numbers, one for all shared ones.
 #[derive(Debug, Default)]
 pub struct CellSpace {
     next: u32,
+    /// Runs that were given back, by their length. There are as many lengths as kinds of histograms.
+    free: Vec<(usize, Vec<Cell>)>,
 }
 
 impl CellSpace {
@@ -48,10 +52,21 @@ impl CellSpace {
     /// If `n` is larger than a chunk; the longest run is a histogram's, bounded when its bounds are checked.
     pub fn take(&mut self, n: usize) -> Option<Cell> {
         assert!(n <= CHUNK, "a run of cells fits into a chunk");
+        if let Some(cell) = self.free.iter_mut().find(|(length, _)| *length == n).and_then(|(_, runs)| runs.pop()) {
+            return Some(cell);
+        }
         let left = CHUNK - self.next as usize % CHUNK;
         let start = if left >= n { self.next } else { self.next.checked_add(left as u32)? };
         self.next = start.checked_add(n as u32)?;
         Some(Cell(start))
+    }
+
+    /// Takes back a run of `n` cells that [`CellSpace::take`] gave. They must be zero again, in every shard.
+    pub fn give_back(&mut self, cell: Cell, n: usize) {
+        match self.free.iter_mut().find(|(length, _)| *length == n) {
+            Some((_, runs)) => runs.push(cell),
+            None => self.free.push((n, vec![cell])),
+        }
     }
 }
 
@@ -94,9 +109,27 @@ impl ShardReader<'_> {
     /// The number in `cell`; 0 if nobody wrote to its chunk.
     #[inline]
     pub fn get(&self, cell: Cell) -> f64 {
+        f64::from_bits(self.bits(cell))
+    }
+
+    /// The tick in `cell`; 0 if nobody wrote to its chunk.
+    #[inline]
+    pub fn tick(&self, cell: Cell) -> Tick {
+        self.bits(cell)
+    }
+
+    #[inline]
+    fn bits(&self, cell: Cell) -> u64 {
         match self.chunks.get(cell.chunk()) {
-            Some(Some(chunk)) => f64::from_bits(chunk[cell.place()].load(Relaxed)),
-            _ => 0.0,
+            Some(Some(chunk)) => chunk[cell.place()].load(Relaxed),
+            _ => 0,
+        }
+    }
+
+    /// Sets `n` cells in a row to zero. Their writer must not know them any more.
+    pub fn clear(&self, cell: Cell, n: usize) {
+        if let Some(Some(chunk)) = self.chunks.get(cell.chunk()) {
+            chunk[cell.place()..cell.place() + n].iter().for_each(|number| number.store(0, Relaxed));
         }
     }
 }
@@ -143,6 +176,12 @@ impl ShardWriter {
     #[inline]
     pub fn set(&mut self, cell: Cell, value: f64) {
         self.atomic(cell).store(value.to_bits(), Relaxed);
+    }
+
+    /// Notes the tick of the last use in `cell`.
+    #[inline]
+    pub fn touch(&mut self, cell: Cell, tick: Tick) {
+        self.atomic(cell).store(tick, Relaxed);
     }
 
     /// Adds to a cell that this worker alone writes; `false`, and no change, if the sum's size would pass `most`.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{BAD_CONFIGURATION, FAILED, OK};
-use crate::aggregate::{Placed, Store, Wanted, admits};
+use crate::aggregate::{Placed, Sight, Store, Wanted, admits};
 use crate::config::{self, Config, GaugeSign, MsUnit, Sources};
 use crate::identity::TagAction;
 use crate::map::{Kind, Resolved};
@@ -147,25 +147,30 @@ impl<'a> Explainer<'a> {
         outcomes
     }
 
-    fn sample(&mut self, text: &[u8], line: &Line<'_>, from: usize, sample: &Sample<'_>) -> Result<Explained, Refusal> {
-        let (values, relative, warnings) = self.values(text, from, sample)?;
-        let kind = self.rules.mapper.resolve(&self.rules.tags, text, line, sample, &mut self.resolved)?;
-        let mut labels = Vec::new();
-        self.resolved.labels.render(&mut labels);
-        let labels_text = String::from_utf8_lossy(&labels).into_owned();
-        let name = String::from_utf8_lossy(&self.resolved.name).into_owned();
-        let written = String::from_utf8_lossy(&[line.name, line.name_rest].concat()).into_owned();
+    fn sample(
+        &mut self,
+        line_text: &[u8],
+        line: &Line<'_>,
+        from: usize,
+        sample: &Sample<'_>,
+    ) -> Result<Explained, Refusal> {
+        let (values, relative, warnings) = self.values(line_text, from, sample)?;
+        let kind = self.rules.mapper.resolve(&self.rules.tags, line_text, line, sample, &mut self.resolved)?;
+        let name = lossy(&self.resolved.name);
+        let written = lossy(&[line.name, line.name_rest].concat());
         let wanted = Wanted {
             name: &name,
             written: &written,
             kind,
             bounds: &self.rules.bounds,
-            labels: &labels_text,
             overflow_labels: &self.rules.overflow_labels,
+            sight: Sight::First,
+            now: 1,
         };
-        let Placed { overflow, .. } =
-            self.store.place(wanted, &self.rules.limits).map_err(|reason| Refusal::new(reason, 0))?;
-        let shown = if overflow { &self.rules.overflow_labels } else { &labels_text };
+        let mut text = Vec::new();
+        let placed = self.store.place(wanted, &mut self.resolved.labels, &mut text, &self.rules.gate);
+        let Placed { overflow, .. } = placed.map_err(|reason| Refusal::new(reason, 0))?;
+        let shown = if overflow { self.rules.overflow_labels.clone() } else { lossy(&text) };
         let series = if shown.is_empty() { name.clone() } else { format!("{name}{{{shown}}}") };
         let buckets = self.buckets(line, sample);
         let mut used: Vec<usize> = buckets.iter().filter(|used| used.bucket.is_some()).map(|used| used.rule).collect();

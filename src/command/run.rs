@@ -13,12 +13,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tracing::{error, info, level_filters::LevelFilter, warn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry};
 
 use super::{BAD_CONFIGURATION, FAILED, OK};
 use crate::aggregate::Store;
+use crate::clock::Clock;
 use crate::config::{self, Config, Loaded, LogFormat, LogLevel, Sources};
 use crate::expose::lifecycle::Lifecycle;
 use crate::expose::{Exposer, http};
@@ -115,11 +117,19 @@ async fn serve(loaded: &Loaded, refused: bool) -> Result<(), Failed> {
         telemetry.config_refused();
     }
 
+    let clock = Clock::default();
     let (ended, mut worker_ended) = mpsc::unbounded_channel();
     let mut workers_told = Vec::new();
     for (number, books) in books.into_iter().enumerate() {
         let pipeline = Pipeline::new(rules.clone(), store.clone(), number);
-        workers_told.push(start_worker(&sockets, number, config.listen.coalesce, pipeline, books, ended.clone())?);
+        workers_told.push(start_worker(
+            &sockets,
+            number,
+            (config.listen.coalesce, clock.clone()),
+            pipeline,
+            books,
+            ended.clone(),
+        )?);
     }
 
     let lifecycle = Arc::new(Lifecycle::default());
@@ -127,6 +137,7 @@ async fn serve(loaded: &Loaded, refused: bool) -> Result<(), Failed> {
         let sockets = sockets.clone();
         Box::new(move || sockets.refresh())
     };
+    tokio::spawn(sweep(store.clone(), rules, clock));
     let exposer = Exposer::new(Box::new(store), telemetry, refresh);
     let state = Arc::new(http::State::new(&config.http, exposer, lifecycle.clone()));
     let bound = listener.local_addr().map_err(|error| failed("the HTTP listener has no address", &error))?;
@@ -178,6 +189,16 @@ async fn serve(loaded: &Loaded, refused: bool) -> Result<(), Failed> {
     outcome
 }
 
+/// Lets idle series give way, once a second.
+async fn sweep(store: Arc<Store>, rules: Arc<ArcSwap<Rules>>, clock: Clock) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        seconds.tick().await;
+        store.sweep(clock.tick(), &rules.load().gate.limits);
+    }
+}
+
 fn failed(what: &str, error: &io::Error) -> Failed {
     error!(%error, "{what}");
     Failed
@@ -207,13 +228,14 @@ fn bind_udp(config: &Config) -> Result<Sockets, Failed> {
 fn start_worker(
     sockets: &Sockets,
     number: usize,
-    coalesce: Duration,
+    (coalesce, clock): (Duration, Clock),
     pipeline: Pipeline,
     books: Arc<Books>,
     ended: mpsc::UnboundedSender<()>,
 ) -> Result<Arc<Control>, Failed> {
-    let worker =
-        sockets.worker(number, coalesce, pipeline, books).map_err(|error| failed("cannot start a worker", &error))?;
+    let worker = sockets
+        .worker(number, coalesce, clock, pipeline, books)
+        .map_err(|error| failed("cannot start a worker", &error))?;
     let control = worker.control();
     let body = move || {
         // The panic's message is on stderr already; all that is left is to tell.

@@ -293,25 +293,24 @@ impl Check<'_> {
                 );
             }
         }
-        self.integer("labels.max_values", raw.max_values, 1..=1_000_000);
         Labels {
             drop: raw.drop.clone(),
             add: raw.add.clone().into_iter().collect(),
             max_count: self.integer("labels.max_count", raw.max_count, 1..=1000) as usize,
+            max_values: self.integer("labels.max_values", raw.max_values, 1..=1_000_000) as usize,
             max_name_bytes: self.integer("labels.max_name_bytes", raw.max_name_bytes, 8..=65536) as usize,
             max_value_bytes: self.integer("labels.max_value_bytes", raw.max_value_bytes, 8..=65536) as usize,
         }
     }
 
     fn cardinality(&mut self, raw: &raw::Cardinality) -> Cardinality {
-        self.integer("cardinality.max_bytes", raw.max_bytes, 1 << 20..=i64::MAX);
-        self.integer("cardinality.new_series_per_second", raw.new_series_per_second, 0..=i64::from(u32::MAX));
+        let new_series = raw.new_series_per_second;
+        let new_series = self.integer("cardinality.new_series_per_second", new_series, 0..=i64::from(u32::MAX));
         self.number("cardinality.simplify_at", raw.simplify_at, |share| (0.0..=1.0).contains(&share));
         for (place, name) in raw.keep_labels.iter().enumerate() {
             self.require_at(is_label(name), &KeyPath::parse("cardinality.keep_labels").join(place));
         }
         self.duration("cardinality.idle_ttl", &raw.idle_ttl, Duration::ZERO..=YEAR);
-        self.duration("cardinality.evict_idle_after", &raw.evict_idle_after, SECOND..=YEAR);
         self.duration("cardinality.zero_first", &raw.zero_first, Duration::ZERO..=HOUR);
         let limit = 1..=1_000_000_000;
         let per_family = raw.max_series_per_family;
@@ -319,6 +318,11 @@ impl Check<'_> {
             max_series: self.integer("cardinality.max_series", raw.max_series, limit.clone()).unsigned_abs(),
             max_series_per_family: self.integer("cardinality.max_series_per_family", per_family, limit).unsigned_abs(),
             max_families: self.integer("cardinality.max_families", raw.max_families, 1..=1_000_000) as usize,
+            max_bytes: self.integer("cardinality.max_bytes", raw.max_bytes, 1 << 20..=i64::MAX).unsigned_abs(),
+            new_series_per_second: u32::try_from(new_series).unwrap_or(0),
+            simplify_at: raw.simplify_at,
+            keep_labels: raw.keep_labels.clone(),
+            evict_idle_after: self.duration("cardinality.evict_idle_after", &raw.evict_idle_after, SECOND..=YEAR),
             identity_cache_bytes: self.integer(
                 "cardinality.identity_cache_bytes",
                 raw.identity_cache_bytes,

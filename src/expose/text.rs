@@ -14,7 +14,7 @@ use crate::map::Kind;
 
 impl SeriesSource for Arc<Store> {
     fn begin(&self, format: Format) -> Box<dyn Pieces> {
-        Box::new(UserText { store: self.clone(), format, family: 0, series: 0, counts: Vec::new() })
+        Box::new(UserText { store: self.clone(), format, family: 0, series: 0, serial: 0, counts: Vec::new() })
     }
 }
 
@@ -23,9 +23,11 @@ impl SeriesSource for Arc<Store> {
 struct UserText {
     store: Arc<Store>,
     format: Format,
-    /// The next family and the next of its series; both lists only grow at their ends.
+    /// The next family and the next of its series, by their places, which never move.
     family: usize,
     series: usize,
+    /// The serial number of the family that is being written.
+    serial: u64,
     counts: Vec<f64>,
 }
 
@@ -35,15 +37,22 @@ impl Pieces for UserText {
         // At ten nanoseconds a line a piece holds this lock for some 20 us.
         let reader = store.read();
         let enough = out.len() + PIECE_BYTES;
-        while let Some(family) = reader.families().get(self.family) {
-            if self.series == 0 && !family.series().is_empty() {
-                write_header(&reader, family, self.format, out);
-            }
-            while let Some(series) = family.series().get(self.series) {
-                self.write_series(&reader, family, series, out);
-                self.series += 1;
-                if out.len() >= enough {
-                    return true;
+        while let Some(slot) = reader.families().get(self.family) {
+            // A family that went between two pieces may have left its place to another, which a later scrape shows whole.
+            let family = slot.as_ref().filter(|family| self.series == 0 || family.serial() == self.serial);
+            if let Some(family) = family {
+                if self.series == 0 {
+                    self.serial = family.serial();
+                    write_header(&reader, family, self.format, out);
+                }
+                while let Some(series) = family.series().get(self.series) {
+                    self.series += 1;
+                    if let Some(series) = series {
+                        self.write_series(&reader, family, series, out);
+                    }
+                    if out.len() >= enough {
+                        return true;
+                    }
                 }
             }
             self.family += 1;

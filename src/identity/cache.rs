@@ -62,14 +62,17 @@ impl<T> Cache<T> {
         entry.value.as_ref()
     }
 
-    /// Stores `value` for `key` if this is its second sight; the least recently used give way.
-    pub fn offer(&mut self, hash: u64, key: &[u8], value: T) {
+    /// Notes a sight of the identity with this hash, and says whether it was seen lately.
+    pub fn sighted(&mut self, hash: u64) -> bool {
         let door = &mut self.door[hash as usize % DOOR_PLACES];
         let print = (hash >> 32) as u32 | 1;
-        if *door != print {
-            *door = print;
-            return;
-        }
+        let seen = *door == print;
+        *door = print;
+        seen
+    }
+
+    /// Stores `value` for `key`, in place of what is stored for it; the least recently used give way.
+    pub fn insert(&mut self, hash: u64, key: &[u8], value: T) {
         let cost = size_of::<Entry<T>>() + key.len() + TABLE_BYTES;
         if cost > self.limit {
             return;
@@ -83,7 +86,13 @@ impl<T> Cache<T> {
             |place| *entries[*place as usize].key == *key,
             |place| entries[*place as usize].hash,
         );
-        let Slot::Vacant(slot) = found else { return };
+        let slot = match found {
+            Slot::Vacant(slot) => slot,
+            Slot::Occupied(slot) => {
+                self.entries[*slot.get() as usize].value = Some(value);
+                return;
+            }
+        };
         let entry = Entry { hash, key: key.into(), value: Some(value), used: false };
         self.bytes += cost;
         match self.free.pop() {
@@ -114,13 +123,33 @@ impl<T> Cache<T> {
             if let Ok(slot) = self.table.find_entry(entry.hash, |other| *other == place) {
                 slot.remove();
             }
-            self.bytes -= size_of::<Entry<T>>() + entry.key.len() + TABLE_BYTES;
-            entry.key = Box::default();
-            entry.value = None;
-            self.free.push(place);
+            self.forget(place);
             self.evictions += 1;
             return;
         }
+    }
+
+    /// Takes an entry out that the table does not name any more.
+    fn forget(&mut self, place: u32) {
+        let entry = &mut self.entries[place as usize];
+        self.bytes -= size_of::<Entry<T>>() + entry.key.len() + TABLE_BYTES;
+        entry.key = Box::default();
+        entry.value = None;
+        self.free.push(place);
+    }
+
+    /// Takes out all entries that `keep` says no to. Counts as no eviction.
+    pub fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+        let mut gone = Vec::new();
+        let entries = &self.entries;
+        self.table.retain(|place| {
+            let keeps = entries[*place as usize].value.as_ref().is_some_and(&keep);
+            if !keeps {
+                gone.push(*place);
+            }
+            keeps
+        });
+        gone.into_iter().for_each(|place| self.forget(place));
     }
 
     /// Forgets everything, as a change of rules demands, and goes on under `limit`. Counts as no eviction.
@@ -159,7 +188,9 @@ mod tests {
         if cache.get(hash(n), &key).is_some_and(|value| *value == n) {
             return true;
         }
-        cache.offer(hash(n), &key, n);
+        if cache.sighted(hash(n)) {
+            cache.insert(hash(n), &key, n);
+        }
         false
     }
 
@@ -174,8 +205,7 @@ mod tests {
     fn equal_hashes_of_unequal_keys_stay_apart() {
         let mut cache = Cache::new(1 << 20);
         for key in [b"a", b"b"] {
-            cache.offer(5, key, key[0]);
-            cache.offer(5, key, key[0]);
+            cache.insert(5, key, key[0]);
         }
         assert_eq!((cache.get(5, b"a").copied(), cache.get(5, b"b").copied()), (Some(b'a'), Some(b'b')));
         assert_eq!(cache.get(5, b"c"), None);
@@ -219,8 +249,29 @@ mod tests {
     #[test]
     fn a_key_larger_than_the_cache_is_not_stored() {
         let mut cache = Cache::new(100);
-        cache.offer(1, &[0; 200], 1);
-        cache.offer(1, &[0; 200], 1);
+        cache.insert(1, &[0; 200], 1);
         assert!(cache.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_retained_makes_room() {
+        let mut cache = Cache::new(1 << 20);
+        (0..100).for_each(|n| cache.insert(hash(n), &n.to_le_bytes(), n));
+        let bytes = cache.bytes;
+        cache.retain(|n| n % 2 == 0);
+        assert_eq!((cache.len(), cache.bytes, cache.evictions()), (50, bytes / 2, 0));
+        for n in 0..100 {
+            let found = cache.get(hash(n), &n.to_le_bytes()).copied();
+            assert_eq!(found, (n % 2 == 0).then_some(n));
+        }
+        (100..150).for_each(|n| cache.insert(hash(n), &n.to_le_bytes(), n));
+        assert_eq!((cache.len(), cache.bytes, cache.entries.len()), (100, bytes, 100));
+    }
+
+    #[test]
+    fn a_later_value_takes_the_place_of_an_earlier_one() {
+        let mut cache = Cache::new(1 << 20);
+        [1, 2].into_iter().for_each(|value| cache.insert(7, b"key", value));
+        assert_eq!((cache.get(7, b"key").copied(), cache.len()), (Some(2), 1));
     }
 }

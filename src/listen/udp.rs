@@ -22,6 +22,7 @@ use tracing::warn;
 
 use super::gather::{Gather, Wait};
 use super::kernel::{extend_drops, queue_in};
+use crate::clock::Clock;
 use crate::pipeline::Pipeline;
 use crate::telemetry::{Books, Listener, SocketBooks};
 
@@ -98,6 +99,7 @@ impl Sockets {
         &self,
         number: usize,
         coalesce: Duration,
+        clock: Clock,
         pipeline: Pipeline,
         books: Arc<Books>,
     ) -> io::Result<Worker> {
@@ -115,7 +117,7 @@ impl Sockets {
                 wake: EventFd::from_flags(flags)?,
             }),
             buffers: vec![0; BATCH * STRIDE].into_boxed_slice(),
-            clock: quanta::Clock::new(),
+            clock,
         })
     }
 
@@ -188,7 +190,7 @@ pub struct Worker {
     books: Arc<Books>,
     control: Arc<Control>,
     buffers: Box<[u8]>,
-    clock: quanta::Clock,
+    clock: Clock,
 }
 
 /// What one read took.
@@ -273,6 +275,7 @@ impl Worker {
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Batch { datagrams: 0, bytes: 0, full: false }),
             Err(errno) => return Err(errno.into()),
         };
+        pipeline.begin(self.clock.tick());
         let mut batch = Batch { datagrams: 0, bytes: 0, full: false };
         let mut arrivals = [0u64; BATCH];
         let mut drops = None;
@@ -300,7 +303,7 @@ impl Worker {
         for arrival in arrivals.iter().take(batch.datagrams).filter(|arrival| **arrival > 0) {
             pipeline.tally().latency(now.saturating_sub(*arrival));
         }
-        pipeline.publish(&self.books);
+        pipeline.end(&self.books);
         // This thread alone writes these two, so a load and a store will do.
         queue.datagrams.store(queue.datagrams.load(Relaxed) + batch.datagrams as u64, Relaxed);
         queue.bytes.store(queue.bytes.load(Relaxed) + batch.bytes as u64, Relaxed);
@@ -308,7 +311,7 @@ impl Worker {
     }
 
     /// Waits as decided; `started` is when the last read began.
-    fn wait(&self, wait: Wait, started: quanta::Instant) {
+    fn wait(&self, wait: Wait, started: Duration) {
         match wait {
             Wait::None => {}
             Wait::Kernel => self.sleep(Some(&self.socket), None),

@@ -8,6 +8,20 @@ use std::ops::Range;
 
 use crate::model::TagDropReason;
 
+/// Where a label comes from, which decides what a limit may do to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// `labels.add`: no tag can change it.
+    Constant,
+    /// A rule of the configuration bounds its values: user buckets.
+    Rule,
+    /// A tag of the client, whose values nobody bounds.
+    Tag,
+}
+
+/// The value that stands for those past `labels.max_values`.
+pub const OTHER: &[u8] = b"other";
+
 /// A label set whose buffers are used again and again.
 #[derive(Debug, Default)]
 pub struct LabelSet {
@@ -19,7 +33,7 @@ pub struct LabelSet {
 struct Label {
     name: Range<usize>,
     value: Range<usize>,
-    constant: bool,
+    origin: Origin,
 }
 
 impl LabelSet {
@@ -31,34 +45,58 @@ impl LabelSet {
 
     /// Adds a label that no tag can change.
     pub fn add_constant(&mut self, name: &[u8], value: &[u8]) {
-        self.push(name, value, true);
+        self.push(name, value, Origin::Constant);
     }
 
     /// Sets a label.
     ///
     /// # Errors
     /// `TooMany` if it is new and `most` are there, `Dropped` if a constant label has that name.
-    pub fn set(&mut self, name: &[u8], value: &[u8], most: usize) -> Result<(), TagDropReason> {
+    pub fn set(&mut self, name: &[u8], value: &[u8], origin: Origin, most: usize) -> Result<(), TagDropReason> {
         let bytes = &self.bytes;
         match self.labels.iter().position(|label| bytes[label.name.clone()] == *name) {
-            Some(place) if self.labels[place].constant => return Err(TagDropReason::Dropped),
+            Some(place) if self.labels[place].origin == Origin::Constant => return Err(TagDropReason::Dropped),
             Some(place) => {
                 let start = self.bytes.len();
                 self.bytes.extend_from_slice(value);
                 self.labels[place].value = start..self.bytes.len();
+                self.labels[place].origin = origin;
             }
             None if self.labels.len() >= most => return Err(TagDropReason::TooMany),
-            None => self.push(name, value, false),
+            None => self.push(name, value, origin),
         }
         Ok(())
     }
 
-    fn push(&mut self, name: &[u8], value: &[u8], constant: bool) {
+    /// Replaces the value of each tag's label that `folds` says yes to by [`OTHER`]; returns how many.
+    pub fn fold(&mut self, mut folds: impl FnMut(&[u8], &[u8]) -> bool) -> u64 {
+        let mut folded = 0;
+        for label in self.labels.iter_mut().filter(|label| label.origin == Origin::Tag) {
+            if folds(&self.bytes[label.name.clone()], &self.bytes[label.value.clone()]) {
+                let start = self.bytes.len();
+                self.bytes.extend_from_slice(OTHER);
+                label.value = start..self.bytes.len();
+                folded += 1;
+            }
+        }
+        folded
+    }
+
+    /// Takes out the labels of tags that `keep` does not name, and says whether there were any.
+    pub fn simplify(&mut self, keep: &[String]) -> bool {
+        let (before, bytes) = (self.labels.len(), &self.bytes);
+        self.labels.retain(|label| {
+            label.origin != Origin::Tag || keep.iter().any(|name| name.as_bytes() == &bytes[label.name.clone()])
+        });
+        self.labels.len() < before
+    }
+
+    fn push(&mut self, name: &[u8], value: &[u8], origin: Origin) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(name);
         let middle = self.bytes.len();
         self.bytes.extend_from_slice(value);
-        self.labels.push(Label { name: start..middle, value: middle..self.bytes.len(), constant });
+        self.labels.push(Label { name: start..middle, value: middle..self.bytes.len(), origin });
     }
 
     /// Puts the labels in order of their names.
@@ -87,6 +125,12 @@ impl LabelSet {
 pub fn write_label(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name);
     out.extend_from_slice(b"=\"");
+    escape(value, out);
+    out.push(b'"');
+}
+
+/// Appends a value as it stands between its quotes.
+pub fn escape(value: &[u8], out: &mut Vec<u8>) {
     for byte in value {
         match byte {
             b'\\' => out.extend_from_slice(b"\\\\"),
@@ -95,7 +139,22 @@ pub fn write_label(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
             _ => out.push(*byte),
         }
     }
-    out.push(b'"');
+}
+
+/// The names and escaped values in rendered labels.
+pub fn rendered(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (name, behind) = rest.split_once("=\"")?;
+        let mut escaped = false;
+        let end = behind.bytes().position(|byte| {
+            let closes = byte == b'"' && !escaped;
+            escaped = byte == b'\\' && !escaped;
+            closes
+        })?;
+        rest = behind[end + 1..].strip_prefix(',').unwrap_or(&behind[end + 1..]);
+        Some((name, &behind[..end]))
+    })
 }
 
 #[cfg(test)]
@@ -113,7 +172,7 @@ mod tests {
     fn labels_are_sorted_and_the_last_value_of_a_name_holds() {
         let mut set = LabelSet::default();
         for (name, value) in [("b", "1"), ("a", "x"), ("b", "2"), ("a_", "y")] {
-            assert_eq!(set.set(name.as_bytes(), value.as_bytes(), 32), Ok(()));
+            assert_eq!(set.set(name.as_bytes(), value.as_bytes(), Origin::Tag, 32), Ok(()));
         }
         assert_eq!(text(&mut set), r#"a="x",a_="y",b="2""#);
     }
@@ -121,7 +180,7 @@ mod tests {
     #[test]
     fn values_are_escaped() {
         let mut set = LabelSet::default();
-        assert_eq!(set.set(b"a", b"q\" b\\ n\n", 1), Ok(()));
+        assert_eq!(set.set(b"a", b"q\" b\\ n\n", Origin::Tag, 1), Ok(()));
         assert_eq!(text(&mut set), r#"a="q\" b\\ n\n""#);
     }
 
@@ -129,10 +188,38 @@ mod tests {
     fn the_limit_and_constant_labels_hold() {
         let mut set = LabelSet::default();
         set.add_constant(b"region", b"eu");
-        assert_eq!(set.set(b"region", b"us", 2), Err(TagDropReason::Dropped));
-        assert_eq!(set.set(b"a", b"1", 2), Ok(()));
-        assert_eq!(set.set(b"b", b"1", 2), Err(TagDropReason::TooMany));
-        assert_eq!(set.set(b"a", b"2", 2), Ok(()));
+        assert_eq!(set.set(b"region", b"us", Origin::Tag, 2), Err(TagDropReason::Dropped));
+        assert_eq!(set.set(b"a", b"1", Origin::Tag, 2), Ok(()));
+        assert_eq!(set.set(b"b", b"1", Origin::Tag, 2), Err(TagDropReason::TooMany));
+        assert_eq!(set.set(b"a", b"2", Origin::Tag, 2), Ok(()));
         assert_eq!(text(&mut set), r#"a="2",region="eu""#);
+    }
+
+    #[test]
+    fn rendered_labels_are_read_back() {
+        let mut set = LabelSet::default();
+        for (name, value) in [("a", "q\" b\\"), ("b", ""), ("c", ",x=\"y\"")] {
+            assert_eq!(set.set(name.as_bytes(), value.as_bytes(), Origin::Tag, 9), Ok(()));
+        }
+        let text = text(&mut set);
+        let read: Vec<(&str, &str)> = rendered(&text).collect();
+        assert_eq!(read, [("a", r#"q\" b\\"#), ("b", ""), ("c", r#",x=\"y\""#)]);
+        assert_eq!(rendered("").count(), 0);
+    }
+
+    #[test]
+    fn only_labels_of_tags_are_folded_or_taken_out() {
+        let mut set = LabelSet::default();
+        set.add_constant(b"region", b"eu");
+        assert_eq!(set.set(b"user_bucket", b"bucket_7", Origin::Rule, 9), Ok(()));
+        for name in [b"command", b"version"] {
+            assert_eq!(set.set(name, b"x", Origin::Tag, 9), Ok(()));
+        }
+        assert_eq!(set.fold(|name, value| name == b"command" && value == b"x"), 1);
+        assert_eq!(set.fold(|_, value| value == b"eu" || value == b"bucket_7"), 0);
+        assert_eq!(text(&mut set), r#"command="other",region="eu",user_bucket="bucket_7",version="x""#);
+        assert!(set.simplify(&["version".to_owned()]));
+        assert_eq!(text(&mut set), r#"region="eu",user_bucket="bucket_7",version="x""#);
+        assert!(!set.simplify(&["version".to_owned()]));
     }
 }

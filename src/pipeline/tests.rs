@@ -227,8 +227,12 @@ fn users_share_the_series_of_their_bucket_in_every_spelling() {
 
 #[test]
 fn overflow_after_the_limit_sums_exactly_and_is_counted() {
-    let mut sidecar =
-        Sidecar::new(&["cardinality.max_series=3", "cardinality.max_series_per_family=2", "labels.add.bot=b"]);
+    let mut sidecar = Sidecar::new(&[
+        "cardinality.max_series=3",
+        "cardinality.max_series_per_family=2",
+        "cardinality.simplify_at=1",
+        "labels.add.bot=b",
+    ]);
     for round in 1..=4u32 {
         for n in 0..10 {
             let books = sidecar.books(format!("a:{round}|c|#k:{n}").as_bytes());

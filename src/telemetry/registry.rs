@@ -234,6 +234,12 @@ impl Collector for Ledger {
         out.gauge(&SERIES_LIMIT, self.series.limit.load(Relaxed))?;
         out.gauge(&FAMILIES_HELD, self.series.families.load(Relaxed))?;
         out.counter(&SERIES_CREATED, self.series.created.load(Relaxed))?;
+        let causes = ExpiryCause::ALL.iter();
+        let expired = causes.map(|cause| (cause.label(), self.series.expired[cause.index()].load(Relaxed)));
+        out.counters(&SERIES_EXPIRED, expired)?;
+        out.counter(&SERIES_SIMPLIFIED, self.series.simplified.load(Relaxed))?;
+        out.counter(&VALUES_FOLDED, self.series.folded.load(Relaxed))?;
+        out.limited(&LIMITED_FAMILY, &self.series.limited.lock().unwrap_or_else(PoisonError::into_inner))?;
         out.counter(&OVERFLOW, tally.get(Count::OverflowSamples))?;
         out.counter(&CACHE_HITS, tally.get(Count::CacheHits))?;
         out.counter(&CACHE_MISSES, tally.get(Count::CacheMisses))?;
@@ -359,6 +365,20 @@ impl Out<'_> {
         if let Some(mut metric) = self.family(family)? {
             for (label, value) in values {
                 write(&mut metric.encode_family(&[(family.labels[0], label)])?, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A constant 1 for each family and the limit that it ran into.
+    fn limited(&mut self, family: &'static Family, limited: &[(Box<str>, Limit)]) -> fmt::Result {
+        if limited.is_empty() {
+            return Ok(());
+        }
+        if let Some(mut metric) = self.family(family)? {
+            for (name, limit) in limited {
+                let labels = [(family.labels[0], &**name), (family.labels[1], limit.label())];
+                metric.encode_family(&labels)?.encode_gauge(&1u64)?;
             }
         }
         Ok(())
@@ -498,7 +518,9 @@ mod tests {
         let mut tally = Tally::default();
         tally.unknown_field(b'x');
         workers[0].publish(&tally);
+        telemetry.series().limited.lock().unwrap().push(("a_total".into(), Limit::MaxValues));
         let text = text(&telemetry);
+        assert!(text.contains("statsieve_limited_family_info{family=\"a_total\",limit=\"max_values\"} 1\n"));
         let exposed: Vec<&str> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
         let declared: Vec<String> = FAMILIES.iter().map(|family| family.name()).collect();

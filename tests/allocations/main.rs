@@ -23,12 +23,12 @@ fn allocations(pipeline: &mut Pipeline, datagrams: &[Vec<u8>]) -> u64 {
     for _ in 0..3 {
         datagrams.iter().for_each(|datagram| pipeline.datagram(datagram));
     }
-    pipeline.publish(&books);
+    pipeline.end(&books);
     let counted = allocation_counter::measure(|| {
         for datagram in datagrams.iter().cycle().take(1000) {
             pipeline.datagram(datagram);
         }
-        pipeline.publish(&books);
+        pipeline.end(&books);
     });
     counted.count_total
 }

@@ -192,7 +192,7 @@ proptest! {
 #[test]
 fn evicted_identities_come_back_to_their_series() {
     let bounds = Config::default_checked().observer.bounds;
-    let mut rig = Rig::new(&["cardinality.identity_cache_bytes=65536"], 2);
+    let mut rig = Rig::new(&["cardinality.identity_cache_bytes=65536", "labels.max_values=2000"], 2);
     let mut model = Model::default();
     // Leaked: the model is made for values from a fixed list.
     let values: Vec<&'static str> = (0..2000).map(|n| &*n.to_string().leak()).collect();

@@ -128,7 +128,7 @@ fn a_counter_whose_base_is_taken_is_unknown_under_its_full_name() {
 fn a_large_family_goes_out_in_pieces_without_a_line_lost_or_twice() {
     let lines: Vec<String> = (0..3000).map(|n| format!("a:1|g|#k:{n:040}")).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    let text = exposition(&[], &lines, Format::Text);
+    let text = exposition(&["labels.max_values=3000"], &lines, Format::Text);
     assert!(text.len() > 2 * PIECE_BYTES);
     assert_eq!(text.lines().filter(|line| line.starts_with('#')).count(), 2);
     let samples: Vec<String> = (0..3000).map(|n| format!("a{{k=\"{n:040}\"}} 1")).collect();

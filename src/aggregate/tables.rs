@@ -1,0 +1,498 @@
+//! Families and their series: looks them up, makes them, removes them.
+//!
+//! In: a name, kind and labels that no identity is remembered for. Out: the place of its series, after as many rungs of
+//! the cardinality ladder as the limits demand.
+//! Not here: what a limit says (`admit`), numbers (`cells`), who may still remember a series (`grace`).
+//! Always: what is counted in lines and bytes is what is there; a family exists while it has a series.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use super::bounds::Bounds;
+use super::cells::{Cell, CellSpace};
+use super::values::{LabelValues, VALUE_BYTES};
+use super::{Place, Placed, Retry, Sight, Wanted};
+use crate::admit::{Gate, Limit, Usage};
+use crate::clock::Tick;
+use crate::map::Kind;
+use crate::map::labels::{LabelSet, escape, rendered};
+use crate::model::DropReason;
+
+/// Names, or their beginnings, that user series must not take: ours, the scraper's, and what Prometheus makes itself.
+const RESERVED_PREFIXES: [&str; 3] = ["statsieve_", "process_", "scrape_"];
+const RESERVED_NAMES: [&str; 5] =
+    ["up", "ALERTS", "ALERTS_FOR_STATE", "statsd_events_total", "statsd_service_check_status"];
+
+/// Names that a histogram exposes beside its own.
+const OBSERVER_SUFFIXES: [&str; 3] = ["_sum", "_count", "_bucket"];
+
+/// What a family costs beside its text: its struct, its tables, and room to grow.
+const FAMILY_BYTES: u64 = 512;
+/// What a series costs beside its text and cells: its entry, its place in the index with room to grow, its allocation.
+const SERIES_BYTES: u64 = 72;
+
+/// Families that ran into a limit are shown up to this number.
+const MOST_LIMITED: usize = 20;
+
+/// Everything there is.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    families: Vec<Option<Family>>,
+    free: Vec<u32>,
+    by_name: HashTable<u32>,
+    pub(super) hasher: RandomState,
+    sharded: CellSpace,
+    shared: CellSpace,
+    /// Shards that a number may be kept in.
+    shards: u64,
+    serial: u64,
+    pub(super) counts: Counts,
+    /// Lines that second sights would have needed since the last sweep.
+    pub(super) wanted_lines: u64,
+    /// The first families to run into a limit, and which.
+    pub(super) limited: Vec<(Box<str>, Limit)>,
+    /// How many of them the books know.
+    pub(super) limited_told: std::cell::Cell<usize>,
+}
+
+/// What is there, and what was done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    /// Series that count against the limits; bytes are those of all series and families.
+    pub(super) used: Usage,
+    pub(super) families: u64,
+    pub(super) created: u64,
+    pub(super) simplified: u64,
+    pub(super) folded: u64,
+}
+
+/// All series of one name.
+#[derive(Debug)]
+pub struct Family {
+    serial: u64,
+    name: Box<str>,
+    help: Box<str>,
+    kind: Kind,
+    bounds: Arc<Bounds>,
+    series: Vec<Option<Series>>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
+    lines: u64,
+    overflow: Option<u32>,
+    values: LabelValues,
+}
+
+/// One label set of a family.
+#[derive(Debug)]
+pub struct Series {
+    labels: Box<str>,
+    pub(super) cell: Cell,
+    /// The tick when it was made, as if it had been used then; 0 for an overflow series.
+    pub(super) made: Tick,
+    /// The sweep is about to remove it, unless it is used again.
+    pub(super) doomed: bool,
+}
+
+/// Which series of which family; good as long as the family's serial number says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SeriesId {
+    pub(super) family: u32,
+    pub(super) serial: u64,
+    pub(super) place: u32,
+}
+
+impl Tables {
+    pub(super) fn new(shards: usize) -> Self {
+        Self { shards: shards as u64, ..Self::default() }
+    }
+
+    /// All families, in places that never move; a place may be empty, and taken by another family later.
+    pub(super) fn families(&self) -> &[Option<Family>] {
+        &self.families
+    }
+
+    pub(super) fn family_mut(&mut self, number: u32, serial: u64) -> Option<&mut Family> {
+        self.families.get_mut(number as usize)?.as_mut().filter(|family| family.serial == serial)
+    }
+
+    /// Finds the place of a series, or makes one as the ladder has it.
+    pub(super) fn place(
+        &mut self,
+        wanted: &Wanted<'_>,
+        labels: &mut LabelSet,
+        text: &mut Vec<u8>,
+        gate: &Gate,
+    ) -> Result<Placed, DropReason> {
+        let limits = &gate.limits;
+        text.clear();
+        labels.render(text);
+        let known = self.find(wanted.name);
+        if let Some(number) = known {
+            let family = self.family(number);
+            if family.kind != wanted.kind {
+                return Err(DropReason::TypeConflict);
+            }
+            if let Some(placed) = self.existing(number, as_text(text)) {
+                return Ok(placed);
+            }
+        } else if self.clashes(wanted.name, wanted.kind) {
+            return Err(DropReason::TypeConflict);
+        } else if self.counts.families >= limits.max_families as u64 {
+            return Err(DropReason::Cardinality);
+        }
+
+        // First rung: a label that has had its values gets "other".
+        if let Some(number) = known {
+            let (family, hasher) = (self.family(number), &self.hasher);
+            let mut escaped = Vec::new();
+            let mut folds = |name: &[u8], value: &[u8]| {
+                escaped.clear();
+                escape(value, &mut escaped);
+                family.values.is_one_too_many(hasher, name, &escaped, limits.max_values)
+            };
+            let folded = labels.fold(&mut folds);
+            if folded > 0 {
+                self.note_limit(wanted.name, Limit::MaxValues);
+                if wanted.kind == Kind::Gauge {
+                    return Err(DropReason::Cardinality);
+                }
+                self.counts.folded += folded;
+                text.clear();
+                labels.render(text);
+                if let Some(placed) = self.existing(number, as_text(text)) {
+                    return Ok(placed);
+                }
+            }
+        }
+
+        // Second rung: near a limit, or made too fast, a series keeps only labels that somebody answers for.
+        let mut again = Retry::Never;
+        let may_merge = wanted.kind != Kind::Gauge;
+        let limit = may_merge.then(|| self.crowded(known, wanted, text, gate)).flatten();
+        if let Some(limit) = limit {
+            self.note_limit(wanted.name, limit);
+            if limit == Limit::NewSeriesPerSecond {
+                again = Retry::NextSecond;
+            }
+            if labels.simplify(&limits.keep_labels) {
+                self.counts.simplified += 1;
+                text.clear();
+                labels.render(text);
+                if let Some(placed) = known.and_then(|number| self.existing(number, as_text(text))) {
+                    return Ok(Placed { again, ..placed });
+                }
+            }
+        }
+
+        // Third rung: at a limit the family's overflow series takes what may be merged.
+        let passed = limits.passed(self.cost(known, wanted, text), self.used(known), self.counts.used);
+        if let Some(limit) = passed {
+            self.note_limit(wanted.name, limit);
+            if !may_merge {
+                return Err(DropReason::Cardinality);
+            }
+            if wanted.sight == Sight::Second {
+                // Idle series may give way to this one, so it asks once more when the sweep has been.
+                self.wanted_lines += self.cost(known, wanted, text).lines;
+                again = Retry::AfterSweep;
+            }
+        }
+        let number = known.unwrap_or_else(|| self.make_family(wanted));
+        if passed.is_some() {
+            let place = self.overflow(number, wanted.overflow_labels).ok_or(DropReason::Cardinality)?;
+            return Ok(Placed { place, overflow: true, again });
+        }
+        let place = self.make_series(number, as_text(text), wanted.now).ok_or(DropReason::Cardinality)?;
+        let neared = limits.neared(Usage { lines: 1, bytes: 0 }, self.used(Some(number)), self.counts.used);
+        if may_merge && neared.is_some() {
+            // Made at 0 before it is needed, so that `rate()` sees its first increment. Without a cell it waits.
+            let _ = self.overflow(number, wanted.overflow_labels);
+        }
+        Ok(Placed { place, overflow: false, again })
+    }
+
+    /// Why a new series must be simplified, if it must.
+    fn crowded(&self, known: Option<u32>, wanted: &Wanted<'_>, text: &[u8], gate: &Gate) -> Option<Limit> {
+        let near = gate.limits.neared(self.cost(known, wanted, text), self.used(known), self.counts.used);
+        near.or_else(|| (!gate.may_make_series()).then_some(Limit::NewSeriesPerSecond))
+    }
+
+    /// What a series with these rendered labels would cost, its family too if that is new.
+    fn cost(&self, known: Option<u32>, wanted: &Wanted<'_>, text: &[u8]) -> Usage {
+        let (bounds, family) = match known {
+            Some(number) => (&self.family(number).bounds, 0),
+            None => (wanted.bounds, FAMILY_BYTES + (wanted.name.len() * 2 + wanted.written.len().min(256)) as u64),
+        };
+        let bytes = family + series_bytes(wanted.kind, bounds, as_text(text), self.shards);
+        Usage { lines: wanted.kind.lines(bounds), bytes }
+    }
+
+    fn used(&self, known: Option<u32>) -> Usage {
+        Usage { lines: known.map_or(0, |number| self.family(number).lines), bytes: 0 }
+    }
+
+    /// The place of a series that is there; one that was about to go stays.
+    fn existing(&mut self, number: u32, labels: &str) -> Option<Placed> {
+        let Self { families, hasher, .. } = self;
+        let family = families[number as usize].as_mut()?;
+        let place = family.position(hasher, labels)?;
+        let overflow = family.overflow == Some(place);
+        family.series[place as usize].as_mut()?.doomed = false;
+        Some(Placed { place: family.place(place), overflow, again: Retry::Never })
+    }
+
+    /// The place of the family's overflow series, made if need be. It counts in bytes, not in lines.
+    fn overflow(&mut self, number: u32, labels: &str) -> Option<Place> {
+        if let Some(place) = self.family(number).overflow {
+            return Some(self.family(number).place(place));
+        }
+        // A user's own series of these very labels stays what it is, and takes what overflows.
+        if let Some(placed) = self.existing(number, labels) {
+            return Some(placed.place);
+        }
+        let lines = self.counts.used.lines;
+        let place = self.make_series(number, labels, 0)?;
+        let family = self.families[number as usize].as_mut()?;
+        family.lines -= self.counts.used.lines - lines;
+        self.counts.used.lines = lines;
+        let Self { families, hasher, .. } = self;
+        let family = families[number as usize].as_mut()?;
+        family.overflow = family.position(hasher, labels);
+        Some(place)
+    }
+
+    fn make_family(&mut self, wanted: &Wanted<'_>) -> u32 {
+        self.serial += 1;
+        // The written name is cut, since what a legal name was made from may be much longer than it.
+        let help = format!("Received as {:.256} ({}).", wanted.written, wanted.kind.word());
+        let family = Family {
+            serial: self.serial,
+            name: wanted.name.into(),
+            help: help.into(),
+            kind: wanted.kind,
+            bounds: wanted.bounds.clone(),
+            series: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            lines: 0,
+            overflow: None,
+            values: LabelValues::default(),
+        };
+        self.counts.used.bytes += family.own_bytes();
+        self.counts.families += 1;
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.families.push(None);
+            self.families.len() as u32 - 1
+        });
+        self.families[number as usize] = Some(family);
+        let (families, hasher) = (&self.families, &self.hasher);
+        let hash =
+            |number: &u32| families[*number as usize].as_ref().map_or(0, |family| hasher.hash_one(&*family.name));
+        self.by_name.insert_unique(hasher.hash_one(wanted.name), number, hash);
+        number
+    }
+
+    /// Makes a series that is not there. `None` if four billion cells are in use.
+    fn make_series(&mut self, number: u32, labels: &str, now: Tick) -> Option<Place> {
+        let Self { families, hasher, sharded, shared, counts, shards, .. } = self;
+        let family = families[number as usize].as_mut()?;
+        let cells = family.kind.cells(&family.bounds);
+        let space = if family.kind == Kind::Gauge { shared } else { sharded };
+        let cell = space.take(cells)?;
+        let series = Some(Series { labels: labels.into(), cell, made: now, doomed: false });
+        let place = match family.free.pop() {
+            Some(place) => {
+                family.series[place as usize] = series;
+                place
+            }
+            None => {
+                family.series.push(series);
+                family.series.len() as u32 - 1
+            }
+        };
+        let list = &family.series;
+        let hash = |place: &u32| list[*place as usize].as_ref().map_or(0, |series| hasher.hash_one(&*series.labels));
+        family.index.insert_unique(hasher.hash_one(labels), place, hash);
+        family.values.add(hasher, labels);
+        let lines = family.kind.lines(&family.bounds);
+        family.lines += lines;
+        counts.created += 1;
+        counts.used.lines += lines;
+        counts.used.bytes += series_bytes(family.kind, &family.bounds, labels, *shards);
+        Some(family.place(place))
+    }
+
+    /// Removes a series, and its family if it was the last. The caller has cleared its cells, and nobody remembers it.
+    /// Says whether the family went.
+    pub(super) fn remove(&mut self, id: SeriesId) -> bool {
+        let Self { families, hasher, sharded, shared, counts, shards, .. } = self;
+        let Some(family) = families.get_mut(id.family as usize).and_then(Option::as_mut) else { return false };
+        let Some(series) = family.series.get_mut(id.place as usize).and_then(Option::take) else { return false };
+        if let Ok(entry) = family.index.find_entry(hasher.hash_one(&*series.labels), |place| *place == id.place) {
+            entry.remove();
+        }
+        family.free.push(id.place);
+        family.values.remove(hasher, &series.labels);
+        let space = if family.kind == Kind::Gauge { shared } else { sharded };
+        space.give_back(series.cell, family.kind.cells(&family.bounds));
+        counts.used.bytes -= series_bytes(family.kind, &family.bounds, &series.labels, *shards);
+        if family.overflow == Some(id.place) {
+            family.overflow = None;
+        } else {
+            let lines = family.kind.lines(&family.bounds);
+            family.lines -= lines;
+            counts.used.lines -= lines;
+        }
+        if !family.index.is_empty() {
+            return false;
+        }
+        counts.used.bytes -= family.own_bytes();
+        counts.families -= 1;
+        let hash = hasher.hash_one(&*family.name);
+        if let Ok(entry) = self.by_name.find_entry(hash, |number| *number == id.family) {
+            entry.remove();
+        }
+        families[id.family as usize] = None;
+        self.free.push(id.family);
+        true
+    }
+
+    fn note_limit(&mut self, family: &str, limit: Limit) {
+        let known = self.limited.iter().any(|(name, other)| **name == *family && *other == limit);
+        if !known && self.limited.len() < MOST_LIMITED {
+            self.limited.push((family.into(), limit));
+        }
+    }
+
+    fn family(&self, number: u32) -> &Family {
+        self.families[number as usize].as_ref().expect("a number that was looked up under the same lock has its family")
+    }
+
+    /// The number of the family of this name.
+    pub(super) fn find(&self, name: &str) -> Option<u32> {
+        let is_it = |number: &u32| self.families[*number as usize].as_ref().is_some_and(|family| *family.name == *name);
+        self.by_name.find(self.hasher.hash_one(name), is_it).copied()
+    }
+
+    /// What the family of this name is.
+    pub(super) fn kind_of(&self, name: &str) -> Option<Kind> {
+        self.find(name).map(|number| self.family(number).kind)
+    }
+
+    /// Whether a new family of this name would share an exposed name with another, with us, or with Prometheus.
+    pub(super) fn clashes(&self, name: &str, kind: Kind) -> bool {
+        let reserved = RESERVED_NAMES.contains(&name) || RESERVED_PREFIXES.iter().any(|start| name.starts_with(start));
+        let under_observer = OBSERVER_SUFFIXES
+            .iter()
+            .filter_map(|suffix| name.strip_suffix(suffix))
+            .any(|base| self.kind_of(base) == Some(Kind::Histogram));
+        let over_others = kind == Kind::Histogram
+            && OBSERVER_SUFFIXES.iter().any(|suffix| self.find(&format!("{name}{suffix}")).is_some());
+        reserved || under_observer || over_others
+    }
+}
+
+impl Family {
+    /// Tells this family from all others there ever were.
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// The name, as exposed.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the family is for, unescaped.
+    pub fn help(&self) -> &str {
+        &self.help
+    }
+
+    /// What the family is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// A histogram's bounds.
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
+    /// Its series, in places that never move while they live; a place may be empty, and taken by another series later.
+    pub fn series(&self) -> &[Option<Series>] {
+        &self.series
+    }
+
+    pub(super) fn series_mut(&mut self, place: u32) -> Option<&mut Series> {
+        self.series.get_mut(place as usize)?.as_mut()
+    }
+
+    /// Sample lines that count against the limits.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Whether nothing but the overflow series is left.
+    pub(super) fn is_overflow_only(&self) -> bool {
+        self.overflow.is_some() && self.index.len() == 1
+    }
+
+    /// Whether this is the place of the overflow series.
+    pub(super) fn is_overflow(&self, place: u32) -> bool {
+        self.overflow == Some(place)
+    }
+
+    fn own_bytes(&self) -> u64 {
+        // Its name stands in the family and in the help.
+        FAMILY_BYTES + (self.name.len() + self.help.len()) as u64
+    }
+
+    fn position(&self, hasher: &RandomState, labels: &str) -> Option<u32> {
+        let is_it = |place: &u32| self.series[*place as usize].as_ref().is_some_and(|series| *series.labels == *labels);
+        self.index.find(hasher.hash_one(labels), is_it).copied()
+    }
+
+    /// Where the values of the series at `place` go.
+    pub(super) fn place(&self, place: u32) -> Place {
+        let cell = self.series[place as usize].as_ref().expect("only places with a series are asked for").cell;
+        match self.kind {
+            Kind::Counter => Place::Counter(cell),
+            Kind::Gauge => Place::Gauge(cell),
+            Kind::Histogram => Place::Histogram(cell, self.bounds.clone()),
+        }
+    }
+}
+
+impl Series {
+    /// The labels as they stand between the braces; empty if there are none.
+    pub fn labels(&self) -> &str {
+        &self.labels
+    }
+}
+
+impl Kind {
+    /// Sample lines that one series costs.
+    pub fn lines(self, bounds: &Bounds) -> u64 {
+        if self == Self::Histogram { bounds.lines() } else { 1 }
+    }
+
+    /// Cells that one series needs: the tick of its last use, then its numbers.
+    pub(super) fn cells(self, bounds: &Bounds) -> usize {
+        1 + if self == Self::Histogram { bounds.buckets() + 1 } else { 1 }
+    }
+}
+
+/// What a series of these rendered labels takes.
+fn series_bytes(kind: Kind, bounds: &Bounds, labels: &str, shards: u64) -> u64 {
+    let shards = if kind == Kind::Gauge { 1 } else { shards };
+    let values = rendered(labels).count() as u64 * VALUE_BYTES;
+    SERIES_BYTES + labels.len() as u64 + kind.cells(bounds) as u64 * 8 * shards + values
+}
+
+/// Rendered labels as text: they are made from names and values that were checked to be UTF-8.
+fn as_text(rendered: &[u8]) -> &str {
+    std::str::from_utf8(rendered).expect("labels are rendered from UTF-8")
+}
