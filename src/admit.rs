@@ -2,8 +2,12 @@
 //!
 //! In: what a series would cost and what is taken already, in sample lines of a text scrape. Out: its own place, the
 //! family's overflow series, or none.
+//! Beside it: which lines are kept under load (`sampling`), and what is over a quota (`quota`).
 //! Always: the sum of what was let in never passes a limit; a gauge is never merged with others, since the merged
 //! number would mean nothing.
+
+pub mod quota;
+pub mod sampling;
 
 use crate::config::Cardinality;
 use crate::map::Kind;

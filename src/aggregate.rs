@@ -77,6 +77,8 @@ pub struct Placed {
     pub place: Place,
     /// The series is the family's overflow series, since a limit was reached.
     pub overflow: bool,
+    /// The number of its family, the same for all of the family's series.
+    pub family: u32,
 }
 
 /// What a new identity asks for.
@@ -182,21 +184,21 @@ impl Store {
 
 impl Inner {
     fn place(&mut self, wanted: Wanted<'_>, limits: &Limits) -> Result<Placed, DropReason> {
-        let family = self.family(wanted, limits)?;
+        let number = self.family(wanted, limits)?;
         let Self { families, hasher, sharded, shared, lines, created, .. } = self;
-        let family = &mut families[family as usize];
+        let family = &mut families[number as usize];
         let hash = hasher.hash_one(wanted.labels);
         let found = family.index.find(hash, |place| *family.series[*place as usize].labels == *wanted.labels);
         if let Some(place) = found {
             let overflow = family.overflow == Some(*place);
-            return Ok(Placed { place: family.place(*place), overflow });
+            return Ok(Placed { place: family.place(*place), overflow, family: number });
         }
         let cost = family.kind.lines(&family.bounds);
         let (labels, overflow) = match limits.admit(family.kind, cost, family.lines, *lines) {
             Admission::Full => (wanted.labels, false),
             Admission::Refused => return Err(DropReason::Cardinality),
             Admission::Overflow => match family.overflow {
-                Some(place) => return Ok(Placed { place: family.place(place), overflow: true }),
+                Some(place) => return Ok(Placed { place: family.place(place), overflow: true, family: number }),
                 None => (wanted.overflow_labels, true),
             },
         };
@@ -210,7 +212,7 @@ impl Inner {
             family.lines += cost;
             *lines += cost;
         }
-        Ok(Placed { place: family.place(place), overflow })
+        Ok(Placed { place: family.place(place), overflow, family: number })
     }
 
     /// The number of the family, made if it may be.

@@ -20,7 +20,8 @@
 //!    tags already replaced by user buckets. [`identity::cache::Cache`] remembers what became of those bytes. **A known
 //!    identity goes straight to step 6**, with no lock and no allocation.
 //! 4. [`map`]: for a new identity only, [`map::Mapper`] makes the legal name, its suffix, and the sorted labels.
-//! 5. [`admit`]: [`admit::Limits`] decides between a place of its own, the family's overflow series, and none.
+//! 5. [`admit`]: [`admit::Limits`] decides between a place of its own, the family's overflow series, and none. Two
+//!    more gates stand on the way: [`admit::sampling`] before a line is read, [`admit::quota`] before it is recorded.
 //! 6. [`aggregate`]: [`aggregate::Store`] hands out the place of a series, [`aggregate::Recorder`] adds to it.
 //!
 //! [`pipeline`] is the one module that knows this order. A stage knows the words of [`model`] and its own part of
@@ -55,6 +56,7 @@
 //! - User series stay under `[cardinality]`, counted in sample lines. Counters and observations past a limit go to the
 //!   overflow series, so a sum over a family loses detail and no total; past `max_families` they are dropped and
 //!   counted. Gauges are never merged.
+//! - A line that sampling leaves out is counted, and what it keeps weighs more, so sums and counts stay unbiased.
 //! - The value of a bucketed tag never becomes a label.
 //! - Names and label names are legal, labels are sorted, and a series is called the same in every format.
 //! - No input stops a worker, fails a scrape, or makes a sum infinite. A worker that fails all the same ends the

@@ -3,25 +3,29 @@
 //! In: the bytes of a datagram. Out: samples recorded in the store, and every line counted in the [`Tally`].
 //! Not here: what a stage does; only the order of stages, and what is remembered between samples.
 //! Always: each line ends as recorded or as dropped for one reason; a known identity takes no lock and allocates
-//! nothing; new rules take effect between datagrams, never inside one.
+//! nothing (with a quota for families: one lock for a whole lease of cells); new rules take effect between datagrams,
+//! never inside one.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache as RulesCache};
 use foldhash::fast::RandomState;
 
 use crate::admit::Limits;
+use crate::admit::quota::{Leases, Quotas};
+use crate::admit::sampling::{Sampler, Signals};
 use crate::aggregate::bounds::Bounds;
-use crate::aggregate::{OVERFLOW_LABEL, Place, Recorder, Store, Wanted, admits};
-use crate::config::{Config, GaugeSign, Parse};
+use crate::aggregate::{OVERFLOW_LABEL, Place, Placed, Recorder, Store, Wanted, admits};
+use crate::config::{Config, GaugeSign, Parse, Sampling};
 use crate::identity::TagRules;
 use crate::identity::cache::Cache;
 use crate::map::labels::LabelSet;
 use crate::map::{Kind, Mapper, Resolved, TagDrops};
 use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
 use crate::parse::number::Number;
-use crate::parse::{Line, Sample, Values, scan, unknown_letters};
+use crate::parse::{Line, Sample, Values, glance, scan, unknown_letters};
 use crate::telemetry::{Books, Count, Tally};
 
 /// Everything that the stages are told by the configuration; swapped as a whole.
@@ -34,6 +38,10 @@ pub struct Rules {
     pub mapper: Mapper,
     /// Limits on series.
     pub limits: Limits,
+    /// When lines are thinned, and how far.
+    pub sampling: Sampling,
+    /// Quotas, which all workers share; `None` if there is no limit.
+    pub quotas: Option<Quotas>,
     /// Bounds of new histograms.
     pub bounds: Arc<Bounds>,
     /// Rendered labels of an overflow series.
@@ -60,6 +68,8 @@ impl Rules {
             tags: TagRules::new(&config.bucketing, &config.labels, config.parse.container_id_label.is_some()),
             mapper: Mapper::new(config),
             limits: Limits::new(&config.cardinality),
+            sampling: config.sampling,
+            quotas: Quotas::new(&config.rate_limit),
             bounds: Arc::new(Bounds::new(&config.observer.bounds)),
             overflow_labels: text(&overflow_labels).to_owned(),
             max_line_bytes: config.listen.max_line_bytes,
@@ -86,12 +96,16 @@ struct Stages {
     store: Arc<Store>,
     recorder: Recorder,
     tally: Tally,
+    sampler: Sampler,
+    leases: Leases,
 }
 
 /// What became of an identity when it was new.
 struct Answer {
     outcome: Result<Place, DropReason>,
     overflow: bool,
+    /// Its family's number; 0 without an outcome.
+    family: u32,
     /// Tags that each of its samples loses; `None` for the many that lose none.
     tag_drops: Option<Box<TagDrops>>,
 }
@@ -102,6 +116,8 @@ impl Pipeline {
         let cached_under = rules.load_full();
         let stages = Stages {
             cache: Cache::new(cached_under.identity_cache_bytes),
+            sampler: Sampler::new(cached_under.sampling, fastrand::u64(..)),
+            leases: Leases::default(),
             cached_under,
             hasher: RandomState::default(),
             identity: Vec::new(),
@@ -122,6 +138,9 @@ impl Pipeline {
         if !Arc::ptr_eq(rules, &stages.cached_under) {
             stages.start_over(rules);
         }
+        if let Some(quotas) = &rules.quotas {
+            stages.leases.at(quotas, quotas.now());
+        }
         // ASCII is UTF-8; the check runs over whole words, so it costs next to nothing for all lines at once.
         let ascii = datagram.is_ascii();
         let mut start = 0;
@@ -136,6 +155,21 @@ impl Pipeline {
         }
     }
 
+    /// Takes in how the worker fared since this was last said, and thins more or less for it.
+    pub fn adjust(&mut self, signals: &Signals) {
+        self.stages.sampler.adjust(signals);
+    }
+
+    /// How often [`Pipeline::adjust`] is due while datagrams come.
+    pub fn sampling_interval(&self) -> Duration {
+        self.stages.sampler.interval()
+    }
+
+    /// Whether [`Pipeline::adjust`] is due after an interval without datagrams as well.
+    pub fn is_restless(&self) -> bool {
+        self.stages.sampler.is_restless()
+    }
+
     /// The counts so far.
     pub fn tally(&mut self) -> &mut Tally {
         &mut self.stages.tally
@@ -143,10 +177,11 @@ impl Pipeline {
 
     /// Makes the counts so far visible to scrapes.
     pub fn publish(&mut self, books: &Books) {
-        let Stages { tally, cache, .. } = &mut self.stages;
+        let Stages { tally, cache, sampler, .. } = &mut self.stages;
         tally.set(Count::CacheEntries, cache.len() as u64);
         tally.set(Count::CacheEvictions, cache.evictions());
         books.publish(tally);
+        books.publish_load(sampler.rate(), sampler.load());
     }
 }
 
@@ -156,6 +191,9 @@ impl Stages {
     fn start_over(&mut self, rules: &Arc<Rules>) {
         self.cache.reset(rules.identity_cache_bytes);
         self.cached_under = rules.clone();
+        self.sampler.follow(&rules.sampling);
+        // Cells of quotas that are gone.
+        self.leases = Leases::default();
     }
 
     #[inline(always)]
@@ -167,19 +205,41 @@ impl Stages {
         if !ascii && std::str::from_utf8(text).is_err() {
             return self.tally.dropped(DropReason::InvalidUtf8);
         }
-        if let Err(refusal) = self.samples(rules, text) {
+        let outcome =
+            if self.sampler.thins() { self.thinned(rules, text) } else { self.samples::<false>(rules, text, 1.0) };
+        if let Err(refusal) = outcome {
             self.tally.dropped(refusal.reason);
         }
     }
 
+    /// The same under sampling: draws for a line before it is read, where it is one that may be left out.
+    #[inline(never)]
+    fn thinned(&mut self, rules: &Rules, text: &[u8]) -> Result<(), Refusal> {
+        let mut weight = 1.0;
+        if let Some(values) = glance::thinnable(text) {
+            match self.sampler.draw() {
+                Some(drawn) => weight = drawn,
+                None => {
+                    (0..values).for_each(|_| self.tally.dropped(DropReason::Sampled));
+                    return Ok(());
+                }
+            }
+        }
+        self.samples::<true>(rules, text, weight)
+    }
+
+    /// Reads a line; with `WEIGHED`, its samples stand for `weight` lines each.
     #[inline(always)]
-    fn samples(&mut self, rules: &Rules, text: &[u8]) -> Result<(), Refusal> {
+    fn samples<const WEIGHED: bool>(&mut self, rules: &Rules, text: &[u8], weight: f64) -> Result<(), Refusal> {
         let mut line = Line::new(text, &rules.parse);
         line.read_name(&rules.parse)?;
         let mut sample = Sample::default();
         let mut next = Some(line.body);
         while let Some(from) = next {
             line.read_sample(from, &mut sample)?;
+            if WEIGHED {
+                sample.weight *= weight;
+            }
             self.sample(rules, text, &line, &sample);
             next = sample.next;
         }
@@ -204,7 +264,7 @@ impl Stages {
         let hash = hasher.finish();
         if let Some(answer) = self.cache.get(hash, &self.identity) {
             self.tally.add(Count::CacheHits, 1);
-            answer.take(rules, sample, &mut self.recorder, &mut self.tally);
+            answer.take(rules, sample, &mut self.recorder, &mut self.leases, &mut self.tally);
         } else {
             self.new_identity(rules, text, line, sample, hash);
         }
@@ -215,23 +275,17 @@ impl Stages {
     fn new_identity(&mut self, rules: &Rules, text: &[u8], line: &Line<'_>, sample: &Sample<'_>, hash: u64) {
         self.tally.add(Count::CacheMisses, 1);
         let found = self.find(rules, text, line, sample);
-        let overflow = matches!(found, Ok((_, true)));
-        let outcome = found.map(|(place, _)| place);
+        let (overflow, family) = found.as_ref().map_or((false, 0), |placed| (placed.overflow, placed.family));
+        let outcome = found.map(|placed| placed.place);
         let drops = self.resolved.tag_drops;
         let tag_drops = (outcome.is_ok() && drops.iter().any(|n| *n > 0)).then(|| Box::new(drops));
-        let answer = Answer { outcome, overflow, tag_drops };
-        answer.take(rules, sample, &mut self.recorder, &mut self.tally);
+        let answer = Answer { outcome, overflow, family, tag_drops };
+        answer.take(rules, sample, &mut self.recorder, &mut self.leases, &mut self.tally);
         self.cache.offer(hash, &self.identity, answer);
     }
 
-    /// The place of a sample, and whether it is an overflow series'.
-    fn find(
-        &mut self,
-        rules: &Rules,
-        text: &[u8],
-        line: &Line<'_>,
-        sample: &Sample<'_>,
-    ) -> Result<(Place, bool), DropReason> {
+    /// The place of a sample.
+    fn find(&mut self, rules: &Rules, text: &[u8], line: &Line<'_>, sample: &Sample<'_>) -> Result<Placed, DropReason> {
         let kind = rules
             .mapper
             .resolve(&rules.tags, text, line, sample, &mut self.resolved)
@@ -246,8 +300,7 @@ impl Stages {
             labels: self::text(&self.labels),
             overflow_labels: &rules.overflow_labels,
         };
-        let placed = self.store.place(wanted, &rules.limits)?;
-        Ok((placed.place, placed.overflow))
+        self.store.place(wanted, &rules.limits)
     }
 
     /// Whether no value of a sample can be recorded, whatever its series; each is counted for its own reason then.
@@ -278,7 +331,14 @@ impl Stages {
 impl Answer {
     /// Records the values of a sample of this identity, or counts why not.
     #[inline]
-    fn take(&self, rules: &Rules, sample: &Sample<'_>, recorder: &mut Recorder, tally: &mut Tally) {
+    fn take(
+        &self,
+        rules: &Rules,
+        sample: &Sample<'_>,
+        recorder: &mut Recorder,
+        leases: &mut Leases,
+        tally: &mut Tally,
+    ) {
         let place = match &self.outcome {
             Ok(place) => place,
             Err(reason) => {
@@ -289,8 +349,10 @@ impl Answer {
             }
         };
         match sample.values {
-            Values::One(value) => self.record(rules, sample, place, Number { value, signed: false }, recorder, tally),
-            Values::Text(_) => self.take_all(rules, sample, place, recorder, tally),
+            Values::One(value) => {
+                self.record(rules, sample, place, Number { value, signed: false }, recorder, leases, tally);
+            }
+            Values::Text(_) => self.take_all(rules, sample, place, recorder, leases, tally),
         }
         if let Some(drops) = &self.tag_drops {
             for (reason, n) in TagDropReason::ALL.iter().zip(**drops) {
@@ -301,6 +363,7 @@ impl Answer {
 
     /// Records one value, or counts why not.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "what it writes to is borrowed beside the cache that it stands in")]
     fn record(
         &self,
         rules: &Rules,
@@ -308,8 +371,14 @@ impl Answer {
         place: &Place,
         number: Number,
         recorder: &mut Recorder,
+        leases: &mut Leases,
         tally: &mut Tally,
     ) {
+        if let Some(quotas) = &rules.quotas
+            && !leases.take(quotas, self.family)
+        {
+            return tally.dropped(DropReason::RateLimited);
+        }
         let value = rules.mapper.in_base_unit(sample.kind, number.value);
         let relative = number.signed && rules.parse.gauge_sign == GaugeSign::Delta;
         match recorder.record(place, value, sample.weight, relative) {
@@ -325,10 +394,18 @@ impl Answer {
 
     /// The same for every value of a text that is no plain number.
     #[inline(never)]
-    fn take_all(&self, rules: &Rules, sample: &Sample<'_>, place: &Place, recorder: &mut Recorder, tally: &mut Tally) {
+    fn take_all(
+        &self,
+        rules: &Rules,
+        sample: &Sample<'_>,
+        place: &Place,
+        recorder: &mut Recorder,
+        leases: &mut Leases,
+        tally: &mut Tally,
+    ) {
         for number in sample.values.numbers() {
             match number {
-                Ok(number) => self.record(rules, sample, place, number, recorder, tally),
+                Ok(number) => self.record(rules, sample, place, number, recorder, leases, tally),
                 Err((reason, _)) => tally.dropped(reason),
             }
         }

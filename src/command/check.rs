@@ -170,11 +170,11 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_and_what_is_open_to_others_is_said() {
-        let (code, text) = run(&["sampling.mode=off", "listen.udp=:8125", "labels.drop=[\"user*\"]"]);
+        let (code, text) = run(&["distinct.registers=64", "listen.udp=:8125", "labels.drop=[\"user*\"]"]);
         assert_eq!(code, OK);
         for line in [
             "read: the built-in defaults, under 3 overrides",
-            "warning: set, but without effect in this version: sampling.mode",
+            "warning: set, but without effect in this version: distinct.registers",
             "note: listen.udp: 0.0.0.0:8125 can be reached from other machines",
             "note: bucketing.0.tags: \"user_id\" never arrives, labels.drop takes it out (\"user*\")",
         ] {

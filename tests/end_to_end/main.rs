@@ -19,6 +19,7 @@ mod command_line;
 mod exposition;
 mod ground_truth;
 mod kernel_drops;
+mod overload;
 mod prometheus;
 mod recording;
 mod start_and_stop;
