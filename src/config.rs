@@ -87,6 +87,9 @@ impl Config {
                 }
             }
         }
+        if self.sampling.mode != SamplingMode::Fixed && self.sampling.rate < 1.0 {
+            remarks.push("sampling.rate: has no effect unless sampling.mode is \"fixed\"".to_owned());
+        }
         remarks
     }
 }

@@ -20,6 +20,8 @@ const MOUNTS: [(&str, Version); 4] =
 /// CPU of one thread, measured from look to look. Made and used on that thread.
 #[derive(Debug)]
 pub(super) struct Cpu {
+    /// The process's `/proc/self/cgroup` that `groups` was found by; it may be moved while it runs.
+    table: String,
     groups: Vec<Group>,
     spent: Duration,
     throttled: u64,
@@ -41,22 +43,32 @@ enum Version {
 impl Cpu {
     /// Begins to measure the calling thread. Reads some files of the kernel.
     pub(super) fn of_this_thread() -> Self {
-        let table = read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let groups = groups(Path::new("/sys/fs/cgroup"), &table);
-        let (_, throttled) = limits(&groups);
-        Self { groups, spent: spent(), throttled }
+        let mut cpu = Self { table: String::new(), groups: Vec::new(), spent: spent(), throttled: 0 };
+        cpu.find_groups();
+        cpu
     }
 
     /// The load over the `elapsed` time since the last look, and whether the kernel held the group back in it.
     ///
-    /// Two small files for each group with a quota, about 10 us; for once an interval.
+    /// Reads a small file, and two for each group with a quota, some 10 us in all; for once an interval.
     pub(super) fn look(&mut self, elapsed: Duration) -> (f64, bool) {
+        self.find_groups();
         let spent = spent();
         let (cores, throttled) = limits(&self.groups);
         let load = spent.saturating_sub(self.spent).as_secs_f64() / elapsed.as_secs_f64().max(1e-9) / cores;
         let held_back = throttled > self.throttled;
         (self.spent, self.throttled) = (spent, throttled);
         (load, held_back)
+    }
+
+    /// Finds the groups of the process, if they are others than before.
+    fn find_groups(&mut self) {
+        let table = read_to_string("/proc/self/cgroup").unwrap_or_default();
+        if table != self.table {
+            self.groups = groups(Path::new("/sys/fs/cgroup"), &table);
+            (_, self.throttled) = limits(&self.groups);
+            self.table = table;
+        }
     }
 }
 
