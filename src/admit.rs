@@ -3,8 +3,12 @@
 //! In: what a series would cost and what is taken already. Out: how far it must give way: full, with its values folded,
 //! simplified, merged into the family's overflow series, or refused.
 //! Not here: looking series up and making them (`aggregate`, which asks at each rung of the ladder).
+//! Beside it: which lines are kept under load (`sampling`), and what is over a quota (`quota`).
 //! Always: the sum of what was let in never passes a limit; a gauge is never merged with others, since the merged
 //! number would mean nothing.
+
+pub mod quota;
+pub mod sampling;
 
 use std::num::NonZeroU32;
 use std::time::Duration;

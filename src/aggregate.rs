@@ -67,6 +67,8 @@ pub struct Placed {
     pub place: Place,
     /// The series is the family's overflow series, since a limit was reached.
     pub overflow: bool,
+    /// The number of its family, the same for all of the family's series.
+    pub family: u32,
     /// Whether to ask again.
     pub again: Retry,
 }

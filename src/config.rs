@@ -12,6 +12,7 @@ mod raw;
 mod source;
 mod syntax;
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -86,6 +87,9 @@ impl Config {
                 }
             }
         }
+        if self.sampling.mode != SamplingMode::Fixed && self.sampling.rate < 1.0 {
+            remarks.push("sampling.rate: has no effect unless sampling.mode is \"fixed\"".to_owned());
+        }
         remarks
     }
 }
@@ -109,12 +113,16 @@ pub struct Config {
     pub labels: Labels,
     /// `[cardinality]`
     pub cardinality: Cardinality,
+    /// `[rate_limit]`
+    pub rate_limit: RateLimit,
+    /// `[sampling]`
+    pub sampling: Sampling,
     /// `[telemetry]`
     pub telemetry: Telemetry,
     /// `[log]`
     pub log: Log,
-    // Tables whose feature does not exist yet (reload, mapping, declare, rate_limit, sampling, distinct, heavy_hitters,
-    // relay) are checked when read; the issue that brings the feature gives them a struct here.
+    // Tables whose feature does not exist yet (reload, mapping, declare, distinct, heavy_hitters, relay)
+    // are checked when read; the issue that brings the feature gives them a struct here.
 }
 
 /// Where lines come from.
@@ -299,6 +307,41 @@ pub struct Cardinality {
     pub identity_cache_bytes: usize,
 }
 
+/// Quotas on samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Samples in a second, of all families together; `None` is no limit.
+    pub samples_per_second: Option<NonZeroU32>,
+    /// Samples in a second of one family; `None` is no limit.
+    pub family_samples_per_second: Option<NonZeroU32>,
+}
+
+/// Thinning of datagrams' lines.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// When lines are thinned.
+    pub mode: SamplingMode,
+    /// Share of lines kept in [`SamplingMode::Fixed`]; above 0, at most 1.
+    pub rate: f64,
+    /// The least share in [`SamplingMode::Adaptive`]; above 0, at most 1.
+    pub min_rate: f64,
+    /// Share of a core, or of the CPU quota if that is less, that a worker should use; above 0, at most 1.
+    pub target_load: f64,
+    /// How often the share is decided anew; not zero.
+    pub interval: Duration,
+}
+
+/// When lines are thinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SamplingMode {
+    /// While a worker is loaded, as much as it takes.
+    Adaptive,
+    /// Always, to one share.
+    Fixed,
+    /// Never.
+    Off,
+}
+
 /// How much the sidecar says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Telemetry {
@@ -438,6 +481,14 @@ mod tests {
                 evict_idle_after: Duration::from_secs(600),
                 identity_cache_bytes: 4_194_304,
             },
+            rate_limit: RateLimit { samples_per_second: None, family_samples_per_second: None },
+            sampling: Sampling {
+                mode: SamplingMode::Adaptive,
+                rate: 1.0,
+                min_rate: 0.01,
+                target_load: 0.5,
+                interval: seconds(1),
+            },
             telemetry: Telemetry { own_metrics: OwnMetrics::Full },
             log: Log { level: LogLevel::Info, format: LogFormat::Logfmt },
         };
@@ -516,13 +567,13 @@ mod tests {
     fn what_has_no_effect_is_named_key_by_key_and_only_if_it_differs() {
         let loaded = good(&[
             "listen.idle_timeout=300s",
-            "sampling.mode=off",
-            "sampling.rate=1",
+            "distinct.registers=64",
+            "heavy_hitters.capacity=100",
             "relay.targets=[\"127.0.0.1:9125\"]",
             "listen.coalesce=1ms",
             "declare=[]",
         ]);
-        assert_eq!(loaded.pending, ["sampling.mode", "relay.targets"]);
+        assert_eq!(loaded.pending, ["distinct.registers", "relay.targets"]);
     }
 
     #[test]

@@ -21,7 +21,8 @@
 //!    identity goes straight to step 6**, with no lock and no allocation.
 //! 4. [`map`]: for a new identity only, [`map::Mapper`] makes the legal name, its suffix, and the sorted labels.
 //! 5. [`admit`]: [`admit::Gate`] says how far a new series must give way: full, values folded, simplified, merged into
-//!    the family's overflow series, or refused.
+//!    the family's overflow series, or refused. Two more gates stand on the way: [`admit::sampling`] before a line is
+//!    read, [`admit::quota`] before it is recorded.
 //! 6. [`aggregate`]: [`aggregate::Store`] hands out the place of a series, asking the gate at each rung, and
 //!    [`aggregate::Recorder`] adds to it. Once a second [`aggregate::Store::sweep`] lets idle series give way: it marks
 //!    them, waits until every worker has passed a batch boundary ([`aggregate::grace`]), and removes what was not used.
@@ -58,6 +59,7 @@
 //! - User series stay under `[cardinality]`, counted in sample lines. Counters and observations past a limit go to the
 //!   overflow series, so a sum over a family loses detail and no total; past `max_families` they are dropped and
 //!   counted. Gauges are never merged.
+//! - A line that sampling leaves out is counted, and what it keeps weighs more, so sums and counts stay unbiased.
 //! - The value of a bucketed tag never becomes a label.
 //! - Names and label names are legal, labels are sorted, and a series is called the same in every format.
 //! - No input stops a worker, fails a scrape, or makes a sum infinite. A worker that fails all the same ends the

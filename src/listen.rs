@@ -5,8 +5,10 @@
 //! Always: what a socket takes in or the kernel drops for it is counted; a worker that has nothing to do sleeps in the
 //! kernel and costs nothing.
 
+mod cpu;
 mod gather;
 mod kernel;
+mod pressure;
 pub mod udp;
 
 use std::io;

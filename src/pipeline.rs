@@ -3,28 +3,32 @@
 //! In: the bytes of a datagram. Out: samples recorded in the store, and every line counted in the [`Tally`].
 //! Not here: what a stage does; only the order of stages, and what is remembered between samples.
 //! Always: each line ends as recorded or as dropped for one reason; a known identity takes no lock and allocates
-//! nothing; new rules take effect between datagrams, never inside one.
+//! nothing (with a quota for families: one lock for a whole lease of cells); new rules take effect between datagrams,
+//! never inside one.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache as RulesCache};
 use foldhash::fast::RandomState;
 
+use crate::admit::quota::{Leases, Quotas};
+use crate::admit::sampling::{Sampler, Signals};
 use crate::admit::{Gate, Limits};
 use crate::aggregate::bounds::Bounds;
 use crate::aggregate::grace::{Forget, Passage};
 use crate::aggregate::{OVERFLOW_LABEL, Place, Placed, Recorder, Retry, Sight, Store, Wanted, admits};
 use crate::clock::Tick;
-use crate::config::{Config, GaugeSign, Parse};
+use crate::config::{Config, GaugeSign, Parse, Sampling};
 use crate::identity::TagRules;
 use crate::identity::cache::Cache;
 use crate::map::labels::LabelSet;
 use crate::map::{Kind, Mapper, Resolved, TagDrops};
 use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
 use crate::parse::number::Number;
-use crate::parse::{Line, Sample, Values, scan, unknown_letters};
+use crate::parse::{Line, Sample, Values, glance, scan, unknown_letters};
 use crate::telemetry::{Books, Count, Tally};
 
 /// Seconds after which idle series have given way: one sweep marks them, the next removes them.
@@ -40,6 +44,10 @@ pub struct Rules {
     pub mapper: Mapper,
     /// Limits on series, and the quota on new ones.
     pub gate: Gate,
+    /// When lines are thinned, and how far.
+    pub sampling: Sampling,
+    /// Quotas, which all workers share; `None` if there is no limit.
+    pub quotas: Option<Quotas>,
     /// Bounds of new histograms.
     pub bounds: Arc<Bounds>,
     /// Rendered labels of an overflow series.
@@ -66,6 +74,8 @@ impl Rules {
             tags: TagRules::new(&config.bucketing, &config.labels, config.parse.container_id_label.is_some()),
             mapper: Mapper::new(config),
             gate: Gate::new(Limits::new(&config.cardinality, &config.labels), config.cardinality.new_series_per_second),
+            sampling: config.sampling,
+            quotas: Quotas::new(&config.rate_limit),
             bounds: Arc::new(Bounds::new(&config.observer.bounds)),
             overflow_labels: text(&overflow_labels).to_owned(),
             max_line_bytes: config.listen.max_line_bytes,
@@ -94,6 +104,8 @@ struct Stages {
     passage: Passage,
     now: Tick,
     tally: Tally,
+    sampler: Sampler,
+    leases: Leases,
 }
 
 /// What became of an identity when it was new.
@@ -102,6 +114,8 @@ struct Answer {
     overflow: bool,
     /// From this tick on it asks again; [`Tick::MAX`] for the many that never do.
     again_at: Tick,
+    /// Its family's number; 0 without an outcome.
+    family: u32,
     /// Tags that each of its samples loses; `None` for the many that lose none.
     tag_drops: Option<Box<TagDrops>>,
 }
@@ -112,6 +126,8 @@ impl Pipeline {
         let cached_under = rules.load_full();
         let stages = Stages {
             cache: Cache::new(cached_under.identity_cache_bytes),
+            sampler: Sampler::new(cached_under.sampling, fastrand::u64(..)),
+            leases: Leases::default(),
             cached_under,
             hasher: RandomState::default(),
             identity: Vec::new(),
@@ -133,6 +149,9 @@ impl Pipeline {
         let rules = rules.load();
         if !Arc::ptr_eq(rules, &stages.cached_under) {
             stages.start_over(rules);
+        }
+        if let Some(quotas) = &rules.quotas {
+            stages.leases.at(quotas, quotas.now());
         }
         // ASCII is UTF-8; the check runs over whole words, so it costs next to nothing for all lines at once.
         let ascii = datagram.is_ascii();
@@ -167,11 +186,27 @@ impl Pipeline {
 
     /// The batch is over: its counts become visible to scrapes, and nothing is recorded until the next begins.
     pub fn end(&mut self, books: &Books) {
-        let Stages { tally, cache, passage, .. } = &mut self.stages;
+        let Stages { tally, cache, passage, sampler, .. } = &mut self.stages;
         tally.set(Count::CacheEntries, cache.len() as u64);
         tally.set(Count::CacheEvictions, cache.evictions());
         books.publish(tally);
+        books.publish_load(sampler.rate(), sampler.load());
         passage.leave();
+    }
+
+    /// Takes in how the worker fared since this was last said, and thins more or less for it.
+    pub fn adjust(&mut self, signals: &Signals) {
+        self.stages.sampler.adjust(signals);
+    }
+
+    /// How often [`Pipeline::adjust`] is due while datagrams come.
+    pub fn sampling_interval(&self) -> Duration {
+        self.stages.sampler.interval()
+    }
+
+    /// Whether [`Pipeline::adjust`] is due after an interval without datagrams as well.
+    pub fn is_restless(&self) -> bool {
+        self.stages.sampler.is_restless()
     }
 
     /// The counts so far.
@@ -186,6 +221,9 @@ impl Stages {
     fn start_over(&mut self, rules: &Arc<Rules>) {
         self.cache.reset(rules.identity_cache_bytes);
         self.cached_under = rules.clone();
+        self.sampler.follow(&rules.sampling);
+        // Cells of quotas that are gone.
+        self.leases = Leases::default();
     }
 
     #[inline(always)]
@@ -197,19 +235,41 @@ impl Stages {
         if !ascii && std::str::from_utf8(text).is_err() {
             return self.tally.dropped(DropReason::InvalidUtf8);
         }
-        if let Err(refusal) = self.samples(rules, text) {
+        let outcome =
+            if self.sampler.thins() { self.thinned(rules, text) } else { self.samples::<false>(rules, text, 1.0) };
+        if let Err(refusal) = outcome {
             self.tally.dropped(refusal.reason);
         }
     }
 
+    /// The same under sampling: draws for a line before it is read, where it is one that may be left out.
+    #[inline(never)]
+    fn thinned(&mut self, rules: &Rules, text: &[u8]) -> Result<(), Refusal> {
+        let mut weight = 1.0;
+        if let Some(values) = glance::thinnable(text) {
+            match self.sampler.draw() {
+                Some(drawn) => weight = drawn,
+                None => {
+                    (0..values).for_each(|_| self.tally.dropped(DropReason::Sampled));
+                    return Ok(());
+                }
+            }
+        }
+        self.samples::<true>(rules, text, weight)
+    }
+
+    /// Reads a line; with `WEIGHED`, its samples stand for `weight` lines each.
     #[inline(always)]
-    fn samples(&mut self, rules: &Rules, text: &[u8]) -> Result<(), Refusal> {
+    fn samples<const WEIGHED: bool>(&mut self, rules: &Rules, text: &[u8], weight: f64) -> Result<(), Refusal> {
         let mut line = Line::new(text, &rules.parse);
         line.read_name(&rules.parse)?;
         let mut sample = Sample::default();
         let mut next = Some(line.body);
         while let Some(from) = next {
             line.read_sample(from, &mut sample)?;
+            if WEIGHED {
+                sample.weight *= weight;
+            }
             self.sample(rules, text, &line, &sample);
             next = sample.next;
         }
@@ -235,7 +295,7 @@ impl Stages {
         match self.cache.get(hash, &self.identity) {
             Some(answer) if self.now < answer.again_at => {
                 self.tally.add(Count::CacheHits, 1);
-                answer.take(rules, sample, &mut self.recorder, &mut self.tally);
+                answer.take(rules, sample, &mut self.recorder, &mut self.leases, &mut self.tally);
             }
             Some(_) => self.new_identity(rules, text, line, sample, hash, Sight::Again),
             None => {
@@ -257,9 +317,9 @@ impl Stages {
         sight: Sight,
     ) {
         self.tally.add(Count::CacheMisses, 1);
-        let (outcome, overflow, again) = match self.find(rules, text, line, sample, sight) {
-            Ok(placed) => (Ok(placed.place), placed.overflow, placed.again),
-            Err(reason) => (Err(reason), false, Retry::Never),
+        let (outcome, overflow, family, again) = match self.find(rules, text, line, sample, sight) {
+            Ok(placed) => (Ok(placed.place), placed.overflow, placed.family, placed.again),
+            Err(reason) => (Err(reason), false, 0, Retry::Never),
         };
         let again_at = match again {
             Retry::Never => Tick::MAX,
@@ -268,8 +328,8 @@ impl Stages {
         };
         let drops = self.resolved.tag_drops;
         let tag_drops = (outcome.is_ok() && drops.iter().any(|n| *n > 0)).then(|| Box::new(drops));
-        let answer = Answer { outcome, overflow, again_at, tag_drops };
-        answer.take(rules, sample, &mut self.recorder, &mut self.tally);
+        let answer = Answer { outcome, overflow, family, again_at, tag_drops };
+        answer.take(rules, sample, &mut self.recorder, &mut self.leases, &mut self.tally);
         if sight != Sight::First {
             self.cache.insert(hash, &self.identity, answer);
         }
@@ -333,7 +393,14 @@ impl Stages {
 impl Answer {
     /// Records the values of a sample of this identity, or counts why not.
     #[inline]
-    fn take(&self, rules: &Rules, sample: &Sample<'_>, recorder: &mut Recorder, tally: &mut Tally) {
+    fn take(
+        &self,
+        rules: &Rules,
+        sample: &Sample<'_>,
+        recorder: &mut Recorder,
+        leases: &mut Leases,
+        tally: &mut Tally,
+    ) {
         let place = match &self.outcome {
             Ok(place) => place,
             Err(reason) => {
@@ -344,8 +411,10 @@ impl Answer {
             }
         };
         match sample.values {
-            Values::One(value) => self.record(rules, sample, place, Number { value, signed: false }, recorder, tally),
-            Values::Text(_) => self.take_all(rules, sample, place, recorder, tally),
+            Values::One(value) => {
+                self.record(rules, sample, place, Number { value, signed: false }, recorder, leases, tally);
+            }
+            Values::Text(_) => self.take_all(rules, sample, place, recorder, leases, tally),
         }
         if let Some(drops) = &self.tag_drops {
             for (reason, n) in TagDropReason::ALL.iter().zip(**drops) {
@@ -356,6 +425,7 @@ impl Answer {
 
     /// Records one value, or counts why not.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "what it writes to is borrowed beside the cache that it stands in")]
     fn record(
         &self,
         rules: &Rules,
@@ -363,8 +433,14 @@ impl Answer {
         place: &Place,
         number: Number,
         recorder: &mut Recorder,
+        leases: &mut Leases,
         tally: &mut Tally,
     ) {
+        if let Some(quotas) = &rules.quotas
+            && !leases.take(quotas, self.family)
+        {
+            return tally.dropped(DropReason::RateLimited);
+        }
         let value = rules.mapper.in_base_unit(sample.kind, number.value);
         let relative = number.signed && rules.parse.gauge_sign == GaugeSign::Delta;
         match recorder.record(place, value, sample.weight, relative) {
@@ -380,10 +456,18 @@ impl Answer {
 
     /// The same for every value of a text that is no plain number.
     #[inline(never)]
-    fn take_all(&self, rules: &Rules, sample: &Sample<'_>, place: &Place, recorder: &mut Recorder, tally: &mut Tally) {
+    fn take_all(
+        &self,
+        rules: &Rules,
+        sample: &Sample<'_>,
+        place: &Place,
+        recorder: &mut Recorder,
+        leases: &mut Leases,
+        tally: &mut Tally,
+    ) {
         for number in sample.values.numbers() {
             match number {
-                Ok(number) => self.record(rules, sample, place, number, recorder, tally),
+                Ok(number) => self.record(rules, sample, place, number, recorder, leases, tally),
                 Err((reason, _)) => tally.dropped(reason),
             }
         }

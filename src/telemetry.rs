@@ -185,11 +185,18 @@ impl Tally {
 #[derive(Debug)]
 pub struct Books {
     cells: [AtomicU64; CELLS],
+    /// Bits of doubles.
+    sampling_rate: AtomicU64,
+    load_ratio: AtomicU64,
 }
 
 impl Default for Books {
     fn default() -> Self {
-        Self { cells: [const { AtomicU64::new(0) }; CELLS] }
+        Self {
+            cells: [const { AtomicU64::new(0) }; CELLS],
+            sampling_rate: AtomicU64::new(1.0_f64.to_bits()),
+            load_ratio: AtomicU64::new(0.0_f64.to_bits()),
+        }
     }
 }
 
@@ -201,6 +208,23 @@ impl Books {
         for (cell, value) in self.cells.iter().zip(&tally.cells) {
             cell.store(*value, Relaxed);
         }
+    }
+
+    /// Makes the share of lines kept and the worker's load visible to scrapes. Only the worker that owns these books
+    /// calls this.
+    pub fn publish_load(&self, sampling_rate: f64, load_ratio: f64) {
+        self.sampling_rate.store(sampling_rate.to_bits(), Relaxed);
+        self.load_ratio.store(load_ratio.to_bits(), Relaxed);
+    }
+
+    /// The share of lines kept, as last published.
+    pub fn sampling_rate(&self) -> f64 {
+        f64::from_bits(self.sampling_rate.load(Relaxed))
+    }
+
+    /// The load of the worker, as last published.
+    pub fn load_ratio(&self) -> f64 {
+        f64::from_bits(self.load_ratio.load(Relaxed))
     }
 
     /// The tally as last published.
@@ -376,6 +400,11 @@ families! {
     CACHE_ENTRIES = Gauge("statsieve_identity_cache_entries", "", "Identities in the caches of all workers.");
     INGEST_LATENCY = Histogram("statsieve_ingest_latency", "seconds",
         "Time from a datagram's arrival in the kernel until all of its lines were recorded.");
+    SAMPLING_RATE = Gauge("statsieve_sampling_rate", "",
+        "Share of lines kept; below 1 the rest is sampled out and what is kept weighs more.").by(&["worker"]);
+    LOAD = Gauge("statsieve_load_ratio", "",
+        "CPU time of a worker in the last interval, as a share of a core or of the CPU quota if that is less.")
+        .by(&["worker"]);
     SCRAPES = Counter("statsieve_scrapes", "", "Scrapes answered to the end.").by(&["format"]);
     SCRAPE_DURATION = Histogram("statsieve_scrape_duration", "seconds",
         "Time from the request of a scrape until its last part was handed over; a slow reader is part of it.");

@@ -203,7 +203,7 @@ impl Tables {
         let number = known.unwrap_or_else(|| self.make_family(wanted));
         if passed.is_some() {
             let place = self.overflow(number, wanted.overflow_labels).ok_or(DropReason::Cardinality)?;
-            return Ok(Placed { place, overflow: true, again });
+            return Ok(Placed { place, overflow: true, family: number, again });
         }
         let place = self.make_series(number, as_text(text), wanted.now).ok_or(DropReason::Cardinality)?;
         let neared = limits.neared(Usage { lines: 1, bytes: 0 }, self.used(Some(number)), self.counts.used);
@@ -211,7 +211,7 @@ impl Tables {
             // Made at 0 before it is needed, so that `rate()` sees its first increment. Without a cell it waits.
             let _ = self.overflow(number, wanted.overflow_labels);
         }
-        Ok(Placed { place, overflow: false, again })
+        Ok(Placed { place, overflow: false, family: number, again })
     }
 
     /// Why a new series must be simplified, if it must.
@@ -241,7 +241,7 @@ impl Tables {
         let place = family.position(hasher, labels)?;
         let overflow = family.overflow == Some(place);
         family.series[place as usize].as_mut()?.doomed = false;
-        Some(Placed { place: family.place(place), overflow, again: Retry::Never })
+        Some(Placed { place: family.place(place), overflow, family: number, again: Retry::Never })
     }
 
     /// The place of the family's overflow series, made if need be. It counts in bytes, not in lines.

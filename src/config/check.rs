@@ -5,6 +5,7 @@
 //! Always: checking never stops at a problem; a refused value is stood in for, and the caller throws the result away.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use super::syntax::{
 };
 use super::{
     BareTags, BucketMethod, Bucketing, Cardinality, Config, Format, GaugeSign, Http, Labels, Listen, Log, LogFormat,
-    LogLevel, MsUnit, Naming, Observer, OwnMetrics, Parse, Telemetry,
+    LogLevel, MsUnit, Naming, Observer, OwnMetrics, Parse, RateLimit, Sampling, SamplingMode, Telemetry,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -43,6 +44,8 @@ pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>) -> 
         bucketing: check.bucketing(raw),
         labels: check.labels(raw),
         cardinality: check.cardinality(&raw.cardinality),
+        rate_limit: check.rate_limit(&raw.rate_limit),
+        sampling: check.sampling(&raw.sampling),
         telemetry: Telemetry {
             own_metrics: check.one_of(
                 "telemetry.own_metrics",
@@ -54,7 +57,7 @@ pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>) -> 
     };
     check.mapping(raw);
     check.declare(raw);
-    check.shedding(raw);
+    check.relay(&raw.relay);
     check.insight(raw);
     config
 }
@@ -411,26 +414,40 @@ impl Check<'_> {
         }
     }
 
-    /// Quotas, sampling and the relay.
-    fn shedding(&mut self, raw: &Raw) {
-        let quota = || 0..=i64::from(u32::MAX);
-        self.integer("rate_limit.samples_per_second", raw.rate_limit.samples_per_second, quota());
-        self.integer("rate_limit.family_samples_per_second", raw.rate_limit.family_samples_per_second, quota());
-        self.one_of("sampling.mode", &raw.sampling.mode, &[("adaptive", ()), ("fixed", ()), ("off", ())]);
+    fn rate_limit(&mut self, raw: &raw::RateLimit) -> RateLimit {
+        let mut quota =
+            |key, n| NonZeroU32::new(self.integer(key, n, 0..=i64::from(u32::MAX)).try_into().unwrap_or(u32::MAX));
+        RateLimit {
+            samples_per_second: quota("rate_limit.samples_per_second", raw.samples_per_second),
+            family_samples_per_second: quota("rate_limit.family_samples_per_second", raw.family_samples_per_second),
+        }
+    }
+
+    fn sampling(&mut self, raw: &raw::Sampling) -> Sampling {
+        let modes = [("adaptive", SamplingMode::Adaptive), ("fixed", SamplingMode::Fixed), ("off", SamplingMode::Off)];
         let shares = [
-            ("sampling.rate", raw.sampling.rate),
-            ("sampling.min_rate", raw.sampling.min_rate),
-            ("sampling.target_load", raw.sampling.target_load),
+            ("sampling.rate", raw.rate),
+            ("sampling.min_rate", raw.min_rate),
+            ("sampling.target_load", raw.target_load),
         ];
         for (key, share) in shares {
             self.number(key, share, |share| share > 0.0 && share <= 1.0);
         }
-        self.duration("sampling.interval", &raw.sampling.interval, 100 * MILLISECOND..=60 * SECOND);
-        for (place, target) in raw.relay.targets.iter().enumerate() {
+        Sampling {
+            mode: self.one_of("sampling.mode", &raw.mode, &modes),
+            rate: raw.rate,
+            min_rate: raw.min_rate,
+            target_load: raw.target_load,
+            interval: self.duration("sampling.interval", &raw.interval, 100 * MILLISECOND..=60 * SECOND),
+        }
+    }
+
+    fn relay(&mut self, raw: &raw::Relay) {
+        for (place, target) in raw.targets.iter().enumerate() {
             let fits = address(target).is_some() && !target.starts_with(':') && !target.ends_with(":0");
             self.require_at(fits, &KeyPath::parse("relay.targets").join(place));
         }
-        self.integer("relay.packet_bytes", raw.relay.packet_bytes, 64..=65507);
+        self.integer("relay.packet_bytes", raw.packet_bytes, 64..=65507);
     }
 
     /// Estimates and heavy hitters.

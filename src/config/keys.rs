@@ -164,8 +164,6 @@ pub(super) const PENDING: &[&str] = &[
     "cardinality.idle_ttl",
     "cardinality.zero_first",
     "declare",
-    "rate_limit",
-    "sampling",
     "distinct",
     "heavy_hitters",
     "relay",

@@ -22,6 +22,7 @@ use tracing::warn;
 
 use super::gather::{Gather, Wait};
 use super::kernel::{extend_drops, queue_in};
+use super::pressure::Pressure;
 use crate::clock::Clock;
 use crate::pipeline::Pipeline;
 use crate::telemetry::{Books, Listener, SocketBooks};
@@ -209,17 +210,21 @@ impl Worker {
     /// Reads until asked to stop, then what the socket holds, and returns.
     pub fn run(mut self) {
         let mut last_read = self.clock.now();
+        let mut pressure = Pressure::new(self.queue.queue_limit_bytes.load(Relaxed), last_read);
         let mut room = SMALL_BATCH;
         let mut failing = false;
         self.wait(Wait::Kernel, last_read);
         loop {
             match self.control.asked.load(Relaxed) {
                 STOP => break,
-                EMPTY => self.obey(),
+                EMPTY => self.obey(&mut pressure),
                 _ => {}
             }
             let started = self.clock.now();
-            let wait = match self.read(room) {
+            if pressure.tell(&mut self.pipeline, started) {
+                self.pipeline.end(&self.books);
+            }
+            let wait = match self.read(room, &mut pressure) {
                 Ok(batch) => {
                     failing = false;
                     let wait = self.gather.after(batch.datagrams, batch.bytes, started - last_read, batch.full);
@@ -238,21 +243,21 @@ impl Worker {
             last_read = started;
             self.wait(wait, started);
         }
-        self.drain();
+        self.drain(&mut pressure);
     }
 
     /// Takes what the socket holds and goes on, unless it was asked to stop meanwhile.
-    fn obey(&mut self) {
+    fn obey(&mut self, pressure: &mut Pressure) {
         let _ = self.control.wake.read();
-        self.drain();
+        self.drain(pressure);
         let _ = self.control.asked.compare_exchange(EMPTY, NOTHING, Relaxed, Relaxed);
         self.control.emptied.store(true, Release);
     }
 
     /// Takes what the socket holds, and no more than its buffer's worth: a sender may go on for ever.
-    fn drain(&mut self) {
+    fn drain(&mut self, pressure: &mut Pressure) {
         let mut left = self.queue.queue_limit_bytes.load(Relaxed);
-        while let Ok(batch) = self.read(BATCH) {
+        while let Ok(batch) = self.read(BATCH, pressure) {
             left = left.saturating_sub(batch.bytes as u64);
             if batch.datagrams == 0 || left == 0 {
                 break;
@@ -261,7 +266,7 @@ impl Worker {
     }
 
     /// Reads up to `room` datagrams, takes them through the pipeline, and publishes the counts.
-    fn read(&mut self, room: usize) -> io::Result<Batch> {
+    fn read(&mut self, room: usize, pressure: &mut Pressure) -> io::Result<Batch> {
         let Self { socket, queue, pipeline, buffers, .. } = self;
         let mut slices: Vec<[IoSliceMut<'_>; 1]> =
             buffers.chunks_exact_mut(STRIDE).take(room).map(|buffer| [IoSliceMut::new(buffer)]).collect();
@@ -292,17 +297,20 @@ impl Worker {
             if let Some(datagram) = message.iovs().next() {
                 pipeline.datagram(datagram);
             }
+            pressure.took(arrivals[batch.datagrams], message.bytes);
             batch.bytes += message.bytes;
             batch.datagrams += 1;
         }
         batch.full = batch.datagrams == room;
         if let Some(drops) = drops {
             extend_drops(&queue.kernel_dropped, drops);
+            pressure.dropped(drops);
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
         for arrival in arrivals.iter().take(batch.datagrams).filter(|arrival| **arrival > 0) {
             pipeline.tally().latency(now.saturating_sub(*arrival));
         }
+        pressure.ended(batch.full, now);
         pipeline.end(&self.books);
         // This thread alone writes these two, so a load and a store will do.
         queue.datagrams.store(queue.datagrams.load(Relaxed) + batch.datagrams as u64, Relaxed);
@@ -314,7 +322,10 @@ impl Worker {
     fn wait(&self, wait: Wait, started: Duration) {
         match wait {
             Wait::None => {}
-            Wait::Kernel => self.sleep(Some(&self.socket), None),
+            Wait::Kernel => {
+                let restless = self.pipeline.is_restless();
+                self.sleep(Some(&self.socket), restless.then(|| self.pipeline.sampling_interval()));
+            }
             Wait::Timer(until) => {
                 let spent = self.clock.now() - started;
                 if spent < until {

@@ -284,3 +284,155 @@ fn hits_and_misses_of_the_identity_cache_add_up_to_samples() {
     let tally = sidecar.workers[0].tally();
     assert_eq!([Count::CacheHits, Count::CacheMisses].map(|count| tally.get(count)), [16, 4]);
 }
+
+/// Sends to the first worker, whose draws begin from `seed`.
+fn seeded(set: &[&str], seed: u64) -> Sidecar {
+    let mut sidecar = Sidecar::new(set);
+    let sampling = sidecar.rules.load().sampling;
+    sidecar.workers[0].stages.sampler = Sampler::new(sampling, seed);
+    sidecar
+}
+
+#[test]
+fn lines_left_out_count_each_value_and_the_others_are_never_thinned() {
+    let mut sidecar = seeded(&["sampling.mode=fixed", "sampling.rate=1e-12"], 1);
+    for (line, books) in [
+        ("a:1|c", "lines=1 sampled=1"),
+        ("a:1|ms|#k:v", "lines=1 sampled=1"),
+        ("a:1:2::3|h|@0.5", "lines=1 sampled=3"),
+        ("a:x|d", "lines=1 sampled=1"),
+        ("g:5|g", "lines=1 gauge=1"),
+        ("a:1|c:2|ms", "lines=1 counter=1 timer=1"),
+        ("a:x|s", "lines=1 unknown_type=1"),
+        ("_e{1,1}:a|c", "lines=1 unknown_type=1"),
+        ("a:1|q", "lines=1 unknown_type=1"),
+        ("nothing", "lines=1 malformed_line=1"),
+        ("a:1|c|#k:\u{e9}\na:\u{e9}|c", "lines=2 sampled=2"),
+    ] {
+        for sight in 1..=3 {
+            assert_eq!(sidecar.books(line.as_bytes()), books, "{line:?}, sight {sight}");
+        }
+    }
+    assert_eq!(sidecar.books(b"a:1|c|#k:\xff"), "lines=1 invalid_utf8=1");
+    // What is never thinned is never weighed, not even beside thinned lines.
+    assert_eq!(sidecar.scrape(), ["g 5", "a_total 3", "a_seconds_sum 0.006", "a_seconds_count 3"]);
+}
+
+#[test]
+fn what_is_kept_weighs_one_over_the_rate_times_what_the_client_said() {
+    for (line, sum) in [("a:3|c", 6.0), ("a:3|c|@0.25", 24.0), ("a:3|c|@0.25|T1700000000", 6.0), ("a:1:2|c", 6.0)] {
+        let mut sidecar = seeded(&["sampling.mode=fixed", "sampling.rate=0.5"], 5);
+        let mut kept = 0.0;
+        for _ in 0..100 {
+            kept += f64::from(u8::from(sidecar.books(line.as_bytes()).contains("counter")));
+        }
+        assert_eq!(sidecar.scrape(), [format!("a_total {}", kept * sum)], "{line:?}");
+        assert!((20.0..=80.0).contains(&kept), "{line:?}: {kept}");
+    }
+}
+
+#[test]
+fn a_loaded_worker_thins_and_one_at_rest_takes_everything_again() {
+    let mut sidecar = seeded(&[], 3);
+    let worker = &mut sidecar.workers[0];
+    let signals = |load| Signals { load, throttled: false, fill: 0.0, intervals: 1 };
+    (0..10).for_each(|_| worker.adjust(&signals(1.0)));
+    let books = Books::default();
+    worker.end(&books);
+    assert_eq!(books.load_ratio(), 1.0);
+    assert!((books.sampling_rate() - 0.8_f64.powi(10)).abs() < 1e-12, "{}", books.sampling_rate());
+    (0..1000).for_each(|_| worker.datagram(b"a:1|c"));
+    let sampled = worker.tally().dropped_for(DropReason::Sampled);
+    assert!((800..1000).contains(&sampled), "{sampled}");
+    assert_eq!(sampled + worker.tally().recorded_of(SampleType::Counter), 1000);
+    (0..10).for_each(|_| worker.adjust(&signals(0.0)));
+    (0..1000).for_each(|_| worker.datagram(b"a:1|c"));
+    assert_eq!(worker.tally().dropped_for(DropReason::Sampled), sampled);
+}
+
+/// Sums and counts over many seeds: right on average, and as far off as theory says.
+///
+/// The Horvitz-Thompson estimate of a sum over values v kept at rates r has the variance sum(v^2 (1 - r) / r).
+#[test]
+fn sums_and_counts_are_unbiased_while_the_rate_changes_in_mid_stream() {
+    const SEEDS: u32 = 1500;
+    const LINES: u32 = 90;
+    const RATES: [&str; 3] = ["sampling.rate=0.5", "sampling.rate=0.125", "sampling.rate=0.8"];
+    let value = |n: u32| f64::from(1 + n % 5);
+    let rate = |n: u32| [0.5, 0.125, 0.8][(n * 3 / LINES) as usize];
+    let numbers = || 0..LINES;
+    let variance =
+        |size: &dyn Fn(u32) -> f64| -> f64 { numbers().map(|n| size(n).powi(2) * (1.0 - rate(n)) / rate(n)).sum() };
+    let sum: f64 = numbers().map(value).sum();
+    // Counter, sum of a histogram, its count; the client left out three of four observations.
+    let expected = [
+        (sum, variance(&value)),
+        (4.0 * sum, variance(&|n| 4.0 * value(n))),
+        (4.0 * f64::from(LINES), variance(&|_| 4.0)),
+    ];
+
+    let mut found = [const { Vec::new() }; 3];
+    for seed in 0..SEEDS {
+        let mut sidecar = seeded(&["sampling.mode=fixed", RATES[0]], u64::from(seed));
+        for n in numbers() {
+            if n % (LINES / 3) == 0 {
+                let set = ["sampling.mode=fixed", RATES[(n * 3 / LINES) as usize]];
+                sidecar.rules.store(Arc::new(rules(&set)));
+            }
+            let v = value(n);
+            sidecar.workers[0].datagram(format!("c:{v}|c\nh:{v}|h|@0.25").as_bytes());
+        }
+        let tally = sidecar.workers[0].tally();
+        let booked = tally.recorded_of(SampleType::Counter)
+            + tally.recorded_of(SampleType::Histogram)
+            + tally.dropped_for(DropReason::Sampled);
+        assert_eq!(booked, u64::from(2 * LINES), "seed {seed}");
+        let scrape = sidecar.scrape();
+        for (place, name) in ["c_total ", "h_sum ", "h_count "].iter().enumerate() {
+            let line = scrape.iter().find_map(|line| line.strip_prefix(name));
+            found[place].push(line.map_or(0.0, |text| text.parse::<f64>().expect("a number")));
+        }
+    }
+    let seeds = f64::from(SEEDS);
+    for ((mean, variance), found) in expected.into_iter().zip(found) {
+        let average = found.iter().sum::<f64>() / seeds;
+        let errors = (average - mean) / (variance / seeds).sqrt();
+        assert!(errors.abs() < 3.0, "{average}, not {mean}: {errors} standard errors off");
+        let spread = found.iter().map(|x| (x - average).powi(2)).sum::<f64>() / (seeds - 1.0);
+        // The variance of a sample's variance is about 2/n of its square.
+        let errors = (spread / variance - 1.0) / (2.0 / seeds).sqrt();
+        assert!(errors.abs() < 4.0, "variance {spread}, not {variance}: {errors} standard errors off");
+    }
+}
+
+#[test]
+fn past_a_quota_each_value_is_rate_limited_and_the_books_balance() {
+    for set in ["rate_limit.samples_per_second=40", "rate_limit.family_samples_per_second=40"] {
+        let mut sidecar = Sidecar::new(&[set]);
+        let started = std::time::Instant::now();
+        for _ in 0..200 {
+            sidecar.workers[0].datagram(b"a:1:2|c\na:5|c\na:x|c\na:-1|c");
+        }
+        // At most what one second gives at once, and what came since.
+        let most = 40 + (started.elapsed().as_secs_f64() * 40.0).ceil() as u64;
+        let tally = sidecar.workers[0].tally();
+        let recorded = tally.recorded_of(SampleType::Counter);
+        assert_eq!(recorded + tally.dropped_for(DropReason::RateLimited), 600);
+        assert!((40..=most).contains(&recorded), "{set}: {recorded}, at most {most}");
+        // What would not be recorded takes nothing from a quota.
+        assert_eq!(tally.dropped_for(DropReason::MalformedValue), 200);
+        assert_eq!(tally.dropped_for(DropReason::NegativeCounter), 200);
+    }
+}
+
+#[test]
+fn a_family_over_its_quota_takes_nothing_from_others() {
+    let mut sidecar = Sidecar::new(&["rate_limit.family_samples_per_second=20"]);
+    (0..200).for_each(|_| sidecar.workers[0].datagram(b"loud:1|c"));
+    assert_eq!(sidecar.books(b"quiet:1|c"), "lines=1 counter=1");
+    // Under a new configuration a quota begins anew, and without one nothing is cut.
+    sidecar.rules.store(Arc::new(rules(&[])));
+    (0..200).for_each(|_| sidecar.workers[0].datagram(b"loud:1|c"));
+    let tally = sidecar.workers[0].tally();
+    assert!(tally.recorded_of(SampleType::Counter) > 200);
+}

@@ -253,6 +253,9 @@ impl Collector for Ledger {
             family.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)?;
         }
 
+        out.workers(&SAMPLING_RATE, self.workers.iter().map(|books| books.sampling_rate()))?;
+        out.workers(&LOAD, self.workers.iter().map(|books| books.load_ratio()))?;
+
         out.counters(
             &SCRAPES,
             FORMATS.iter().map(|(format, label)| (*label, self.scrapes[place(*format)].load(Relaxed))),
@@ -352,6 +355,20 @@ impl Out<'_> {
         self.labelled(family, values, |metric, value| metric.encode_gauge(&value))
     }
 
+    /// One series per worker, by its number: those are as many as threads, and none comes from the network.
+    fn workers(&mut self, family: &'static Family, values: impl Iterator<Item = f64>) -> fmt::Result {
+        let mut values = values.enumerate().peekable();
+        if values.peek().is_none() {
+            return Ok(());
+        }
+        if let Some(mut metric) = self.family(family)? {
+            for (worker, value) in values {
+                metric.encode_family(&[(family.labels[0], worker.to_string().as_str())])?.encode_gauge(&value)?;
+            }
+        }
+        Ok(())
+    }
+
     fn labelled(
         &mut self,
         family: &'static Family,
@@ -437,6 +454,7 @@ mod tests {
         workers[0].publish(&tally);
         tally.latency(5_000_000_000);
         workers[1].publish(&tally);
+        workers[1].publish_load(0.64, 0.75);
         for socket in &sockets {
             socket.datagrams.store(4, Relaxed);
             socket.kernel_dropped.store(1, Relaxed);
@@ -468,6 +486,10 @@ mod tests {
             ("statsieve_ingest_latency_seconds_bucket{le=\"+Inf\"}", 3.0),
             ("statsieve_ingest_latency_seconds_count", 3.0),
             ("statsieve_ingest_latency_seconds_sum", 5.0018),
+            ("statsieve_sampling_rate{worker=\"0\"}", 1.0),
+            ("statsieve_sampling_rate{worker=\"1\"}", 0.64),
+            ("statsieve_load_ratio{worker=\"0\"}", 0.0),
+            ("statsieve_load_ratio{worker=\"1\"}", 0.75),
             ("statsieve_scrapes_total{format=\"openmetrics\"}", 1.0),
             ("statsieve_scrapes_total{format=\"protobuf\"}", 0.0),
             ("statsieve_scrape_bytes", 1234.0),

@@ -7,13 +7,18 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use statsieve::aggregate::Store;
-use statsieve::config::Config;
+use statsieve::config::{Sources, load};
 use statsieve::model::{DropReason, SampleType};
 use statsieve::pipeline::{Pipeline, Rules};
 use statsieve::telemetry::{Books, SeriesBooks};
 
 fn pipeline() -> Pipeline {
-    let rules = Rules::new(&Config::default_checked());
+    pipeline_with(&[])
+}
+
+fn pipeline_with(set: &[&str]) -> Pipeline {
+    let set = set.iter().map(ToString::to_string).collect();
+    let rules = Rules::new(&load(&Sources { file: None, set }).unwrap().config);
     Pipeline::new(Arc::new(ArcSwap::from_pointee(rules)), Arc::new(Store::new(1, Arc::<SeriesBooks>::default())), 0)
 }
 
@@ -61,6 +66,21 @@ fn known_identities_allocate_nothing() {
         assert_eq!(allocations(&mut pipeline, &[lines.as_bytes().to_vec()]), 0, "{lines:?}");
         let recorded: u64 = SampleType::ALL.iter().map(|kind| pipeline.tally().recorded_of(*kind)).sum();
         assert!(recorded >= 1003, "{lines:?}: {recorded} recorded");
+    }
+}
+
+#[test]
+fn thinning_and_quotas_allocate_nothing() {
+    let lines = [b"bot.updates:1|c|#type:message\nbot.packed:1:2:3|ms".to_vec()];
+    for set in [
+        &["sampling.mode=fixed", "sampling.rate=0.5"][..],
+        &["rate_limit.samples_per_second=100", "rate_limit.family_samples_per_second=90"],
+        &["rate_limit.samples_per_second=1000000"],
+    ] {
+        let mut pipeline = pipeline_with(set);
+        // Until a draw has let each line through twice.
+        (0..100).for_each(|_| pipeline.datagram(&lines[0]));
+        assert_eq!(allocations(&mut pipeline, &lines), 0, "{set:?}");
     }
 }
 

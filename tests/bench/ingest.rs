@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use statsieve::aggregate::Store;
-use statsieve::config::Config;
+use statsieve::config::{Sources, load};
 use statsieve::pipeline::{Pipeline, Rules};
 use statsieve::telemetry::SeriesBooks;
 
@@ -20,8 +20,13 @@ const LINES: u64 = 24;
 const DATAGRAMS: u64 = 512;
 
 fn pipeline() -> Pipeline {
+    pipeline_with(&[])
+}
+
+fn pipeline_with(set: &[&str]) -> Pipeline {
     let store = Arc::new(Store::new(1, Arc::new(SeriesBooks::default())));
-    let rules = Rules::new(&Config::default_checked());
+    let set = set.iter().map(ToString::to_string).collect();
+    let rules = Rules::new(&load(&Sources { file: None, set }).expect("good settings").config);
     Pipeline::new(Arc::new(ArcSwap::from_pointee(rules)), store, 0)
 }
 
@@ -50,10 +55,10 @@ fn ingest(c: &mut Criterion) {
     let kinds = ["message", "photo", "voice", "callback"];
     let kind = |n: u64| kinds[(scatter(n) % 4) as usize];
 
-    let mut hot = |name: &str, write: &dyn Fn(u64, &mut String)| {
+    let mut hot_under = |name: &str, set: &[&str], write: &dyn Fn(u64, &mut String)| {
         group.bench_function(name, |b| {
             let datagrams = datagrams(write);
-            let mut pipeline = pipeline();
+            let mut pipeline = pipeline_with(set);
             let mut all = || datagrams.iter().for_each(|datagram| pipeline.datagram(black_box(datagram)));
             // Twice, since an identity is remembered at its second sight.
             all();
@@ -61,8 +66,14 @@ fn ingest(c: &mut Criterion) {
             b.iter(&mut all);
         });
     };
+    let tagged = |n, out: &mut String| write!(out, "bot.updates:1|c|#type:{},result:ok", kind(n)).expect("text");
+    hot_under("sampled_out", &["sampling.mode=fixed", "sampling.rate=1e-12"], &tagged);
+    hot_under("sampled_by_half", &["sampling.mode=fixed", "sampling.rate=0.5"], &tagged);
+    let most = ["rate_limit.samples_per_second=4294967295", "rate_limit.family_samples_per_second=4294967295"];
+    hot_under("under_both_quotas", &most, &tagged);
+    let mut hot = |name: &str, write: &dyn Fn(u64, &mut String)| hot_under(name, &[], write);
     hot("hot_without_tags", &|n, out| write!(out, "bot.messages.{}:1|c", kind(n)).expect("text"));
-    hot("hot_with_tags", &|n, out| write!(out, "bot.updates:1|c|#type:{},result:ok", kind(n)).expect("text"));
+    hot("hot_with_tags", &tagged);
     hot("hot_bucketed_user", &|n, out| {
         let user = scatter(n) % 100_000;
         write!(out, "bot.messages:1|c|#user_id:{user},activity_type:{}", kind(n)).expect("text");

@@ -20,6 +20,7 @@ mod exposition;
 mod ground_truth;
 mod kernel_drops;
 mod limits;
+mod overload;
 mod prometheus;
 mod recording;
 mod start_and_stop;

@@ -183,6 +183,13 @@ const SETTINGS: &[&[&str]] = &[
         "bucketing.0.observers=true",
     ],
     &["parse.dogstatsd_tags=false", "parse.signalfx_tags=false", "naming.prefix=p_"],
+    &["sampling.mode=fixed", "sampling.rate=0.5"],
+    &[
+        "sampling.mode=fixed",
+        "sampling.rate=0.9",
+        "rate_limit.samples_per_second=9",
+        "rate_limit.family_samples_per_second=4",
+    ],
 ];
 
 fn both_formats(rig: &Rig) -> Exposition {
