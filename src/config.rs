@@ -113,6 +113,8 @@ pub struct Config {
     pub labels: Labels,
     /// `[cardinality]`
     pub cardinality: Cardinality,
+    /// `[[declare]]`, in the order of the file; no name twice.
+    pub declare: Vec<Declared>,
     /// `[rate_limit]`
     pub rate_limit: RateLimit,
     /// `[sampling]`
@@ -121,7 +123,7 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// `[log]`
     pub log: Log,
-    // Tables whose feature does not exist yet (reload, mapping, declare, distinct, heavy_hitters, relay)
+    // Tables whose feature does not exist yet (reload, mapping, distinct, heavy_hitters, relay)
     // are checked when read; the issue that brings the feature gives them a struct here.
 }
 
@@ -342,6 +344,43 @@ pub enum SamplingMode {
     Off,
 }
 
+/// Series that exist from the start: every combination of the label values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// Family name as exposed.
+    pub name: String,
+    /// What the family is.
+    pub kind: DeclaredKind,
+    /// Label names, each with its values, at least one.
+    pub labels: Vec<(String, Vec<String>)>,
+}
+
+/// What a declared family is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeclaredKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations, kept as `[observer]` says.
+    Observer,
+}
+
+impl Declared {
+    /// Every combination of its labels; one without labels if there are none.
+    pub fn combinations(&self) -> Vec<Vec<(&str, &str)>> {
+        let mut all = vec![Vec::new()];
+        for (name, values) in &self.labels {
+            let longer = |labels: &Vec<_>| {
+                let labels = labels.clone();
+                values.iter().map(move |value| [labels.clone(), vec![(name.as_str(), value.as_str())]].concat())
+            };
+            all = all.iter().flat_map(longer).collect();
+        }
+        all
+    }
+}
+
 /// How much the sidecar says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Telemetry {
@@ -489,6 +528,7 @@ mod tests {
                 target_load: 0.5,
                 interval: seconds(1),
             },
+            declare: Vec::new(),
             telemetry: Telemetry { own_metrics: OwnMetrics::Full },
             log: Log { level: LogLevel::Info, format: LogFormat::Logfmt },
         };

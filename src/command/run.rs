@@ -19,13 +19,15 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry};
 
 use super::{BAD_CONFIGURATION, FAILED, OK};
-use crate::aggregate::Store;
-use crate::clock::Clock;
-use crate::config::{self, Config, Loaded, LogFormat, LogLevel, Sources};
+use crate::aggregate::{Sight, Store, Wanted};
+use crate::clock::{Clock, Tick};
+use crate::config::{self, Config, DeclaredKind, Loaded, LogFormat, LogLevel, Sources};
 use crate::expose::lifecycle::Lifecycle;
 use crate::expose::{Exposer, http};
 use crate::listen::udp::{Control, Sockets};
 use crate::listen::{first_that_works, resolve};
+use crate::map::Kind;
+use crate::map::labels::{LabelSet, Origin};
 use crate::pipeline::{Pipeline, Rules};
 use crate::telemetry::{Books, SeriesBooks, Telemetry};
 
@@ -118,6 +120,7 @@ async fn serve(loaded: &Loaded, refused: bool) -> Result<(), Failed> {
     }
 
     let clock = Clock::default();
+    declare(config, &rules.load(), &store);
     let (ended, mut worker_ended) = mpsc::unbounded_channel();
     let mut workers_told = Vec::new();
     for (number, books) in books.into_iter().enumerate() {
@@ -187,6 +190,45 @@ async fn serve(loaded: &Loaded, refused: bool) -> Result<(), Failed> {
     let _ = server.await;
     info!(scraped, "stopped");
     outcome
+}
+
+/// Makes the series of `[[declare]]`, at 0 and inside the limits. No limit folds or simplifies them: they are the
+/// operator's own, and never give way for being idle. One that finds no place is logged.
+fn declare(config: &Config, rules: &Rules, store: &Store) {
+    let (mut labels, mut text) = (LabelSet::default(), Vec::new());
+    for declared in &config.declare {
+        let kind = match declared.kind {
+            DeclaredKind::Counter => Kind::Counter,
+            DeclaredKind::Gauge => Kind::Gauge,
+            DeclaredKind::Observer => Kind::Histogram,
+        };
+        let wanted = Wanted {
+            name: &declared.name,
+            written: &declared.name,
+            kind,
+            bounds: &rules.bounds,
+            overflow_labels: &rules.overflow_labels,
+            sight: Sight::First,
+            // As if used in the far future: never idle.
+            now: Tick::MAX,
+        };
+        for combination in declared.combinations() {
+            labels.clear();
+            for (name, value) in &config.labels.add {
+                labels.add_constant(name.as_bytes(), value.as_bytes());
+            }
+            for (name, value) in combination {
+                // A constant label of that name stays what it is.
+                let _ = labels.set(name.as_bytes(), value.as_bytes(), Origin::Rule, usize::MAX);
+            }
+            labels.sort();
+            match store.place(wanted, &mut labels, &mut text, &rules.gate) {
+                Ok(placed) if !placed.overflow => {}
+                Ok(_) => warn!(name = declared.name, "a declared series finds no place under [cardinality]"),
+                Err(reason) => warn!(name = declared.name, %reason, "a declared series cannot be made"),
+            }
+        }
+    }
 }
 
 /// Lets idle series give way, once a second.

@@ -19,8 +19,9 @@ use super::syntax::{
     is_name_part, is_name_template, is_tag,
 };
 use super::{
-    BareTags, BucketMethod, Bucketing, Cardinality, Config, Format, GaugeSign, Http, Labels, Listen, Log, LogFormat,
-    LogLevel, MsUnit, Naming, Observer, OwnMetrics, Parse, RateLimit, Sampling, SamplingMode, Telemetry,
+    BareTags, BucketMethod, Bucketing, Cardinality, Config, Declared, DeclaredKind, Format, GaugeSign, Http, Labels,
+    Listen, Log, LogFormat, LogLevel, MsUnit, Naming, Observer, OwnMetrics, Parse, RateLimit, Sampling, SamplingMode,
+    Telemetry,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -44,6 +45,7 @@ pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>) -> 
         bucketing: check.bucketing(raw),
         labels: check.labels(raw),
         cardinality: check.cardinality(&raw.cardinality),
+        declare: check.declare(raw),
         rate_limit: check.rate_limit(&raw.rate_limit),
         sampling: check.sampling(&raw.sampling),
         telemetry: Telemetry {
@@ -56,7 +58,6 @@ pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>) -> 
         log: check.log(&raw.log),
     };
     check.mapping(raw);
-    check.declare(raw);
     check.relay(&raw.relay);
     check.insight(raw);
     config
@@ -389,7 +390,8 @@ impl Check<'_> {
         }
     }
 
-    fn declare(&mut self, raw: &Raw) {
+    fn declare(&mut self, raw: &Raw) -> Vec<Declared> {
+        let mut all = Vec::new();
         let mut names: BTreeSet<&str> = BTreeSet::new();
         for (index, declared) in raw.declare.iter().flatten().enumerate() {
             let base = KeyPath::parse("declare").join(index);
@@ -397,8 +399,13 @@ impl Check<'_> {
             let new = names.insert(name);
             self.require_at(is_metric_name(name) && new, &base.join("name"));
             let kind = declared.kind.as_deref().unwrap_or_default();
-            let known = ["counter", "gauge", "histogram", "summary"].contains(&kind);
-            self.require_at(known, &base.join("type"));
+            let kinds = [
+                ("counter", DeclaredKind::Counter),
+                ("gauge", DeclaredKind::Gauge),
+                ("histogram", DeclaredKind::Observer),
+                ("summary", DeclaredKind::Observer),
+            ];
+            let kind = self.one_of_at(&base.join("type"), kind, &kinds);
             let mut series = 1_u64;
             for (label, values) in declared.labels.iter().flatten() {
                 let key = base.join("labels").join(label);
@@ -411,7 +418,14 @@ impl Check<'_> {
                     format!("found {series} combinations, accepted: at most {limit} (cardinality.max_series)");
                 self.push(&base.join("labels"), message);
             }
+            let labels = declared.labels.iter().flatten();
+            all.push(Declared {
+                name: name.to_owned(),
+                kind,
+                labels: labels.map(|(label, values)| (label.clone(), values.clone())).collect(),
+            });
         }
+        all
     }
 
     fn rate_limit(&mut self, raw: &raw::RateLimit) -> RateLimit {

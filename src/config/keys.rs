@@ -163,7 +163,6 @@ pub(super) const PENDING: &[&str] = &[
     "mapping",
     "cardinality.idle_ttl",
     "cardinality.zero_first",
-    "declare",
     "distinct",
     "heavy_hitters",
     "relay",

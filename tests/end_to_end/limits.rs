@@ -71,3 +71,55 @@ fn idle_series_give_way_and_the_newcomer_gets_a_place_of_its_own() {
     assert!(scrape.value("statsieve_series") <= 5.0);
     sidecar.stop();
 }
+
+#[test]
+fn declared_series_are_there_at_0_before_the_first_line_and_take_what_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("statsieve.toml");
+    let text = r#"
+[labels]
+add = { bot = "support" }
+
+[[declare]]
+name = "bot_errors_total"
+type = "counter"
+labels = { kind = ["timeout", "flood_wait"] }
+
+[[declare]]
+name = "bot_reply_latency_seconds"
+type = "histogram"
+
+[[declare]]
+name = "bot_queue_size"
+type = "gauge"
+labels = { queue = ["outbox"], shard = ["0", "1"] }
+"#;
+    std::fs::write(&file, text).unwrap();
+    let sidecar = Sidecar::start_with(&["labels.max_values=1"], &["--config", file.to_str().unwrap()]);
+    let scrape = sidecar.scrape();
+    for (series, value) in [
+        ("bot_errors_total{bot=\"support\",kind=\"timeout\"}", 0.0),
+        ("bot_errors_total{bot=\"support\",kind=\"flood_wait\"}", 0.0),
+        ("bot_reply_latency_seconds_count{bot=\"support\"}", 0.0),
+        ("bot_queue_size{bot=\"support\",queue=\"outbox\",shard=\"1\"}", 0.0),
+        ("statsieve_series", 2.0 + 15.0 + 2.0),
+    ] {
+        scrape.assert(series, value);
+    }
+    let scrape = sidecar.take(&["bot.errors:1|c|#kind:flood_wait", "bot.errors:1|c|#kind:new"]);
+    scrape.assert("bot_errors_total{bot=\"support\",kind=\"flood_wait\"}", 1.0);
+    scrape.assert("bot_errors_total{bot=\"support\",kind=\"other\"}", 1.0);
+    sidecar.stop();
+}
+
+#[test]
+fn a_declared_series_past_the_limits_is_a_warning_and_no_series() {
+    let settings = [
+        "cardinality.max_series=2",
+        "declare=[{name='a_total',type='counter',labels={k=['1','2']}},{name='b_total',type='counter'}]",
+    ];
+    let sidecar = Sidecar::start(&settings);
+    assert!(sidecar.log().contains("name=b_total"), "{}", sidecar.log());
+    sidecar.scrape().assert("statsieve_series", 2.0);
+    sidecar.stop();
+}
