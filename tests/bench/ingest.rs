@@ -87,6 +87,13 @@ fn ingest(c: &mut Criterion) {
     hot("refused", &|n, out| write!(out, "bot.updates:{}x|c|#type:message,result:ok", n % 10).expect("text"));
 
     let fresh = datagrams(|n, out| write!(out, "bot.commands:1|c|#command:c{n},result:ok").expect("text"));
+    // A small cache, so that none of the 12,288 identities is remembered when it comes round again.
+    group.bench_function("one_off_at_limit", |b| {
+        let mut pipeline = pipeline_with(&["cardinality.identity_cache_bytes=65536", "cardinality.max_series=100"]);
+        let mut all = || fresh.iter().for_each(|datagram| pipeline.datagram(black_box(datagram)));
+        all();
+        b.iter(&mut all);
+    });
     group.bench_function("new_identity", |b| {
         let run = |mut pipeline: Pipeline| {
             fresh.iter().for_each(|datagram| pipeline.datagram(black_box(datagram)));
