@@ -78,6 +78,7 @@ pub mod map;
 // Whether and where it is kept; and the stages in their order.
 pub mod admit;
 pub mod aggregate;
+pub mod insight;
 pub mod pipeline;
 
 // What the outside sees.

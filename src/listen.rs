@@ -12,6 +12,15 @@ pub mod udp;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
+use nix::time::{ClockId, clock_gettime};
+
+/// Milliseconds since the machine started, sleep included: the time that workers tell a pipeline, and readers use with
+/// what it wrote. It never goes back. Costs some 30 ns.
+pub fn uptime_ms() -> u64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map_or(0, |now| now.tv_sec() as u64 * 1000 + now.tv_nsec() as u64 / 1_000_000)
+}
+
 /// The first address that `host:port` resolves to.
 ///
 /// # Errors

@@ -17,6 +17,7 @@ use crate::aggregate::{OVERFLOW_LABEL, Place, Recorder, Store, Wanted, admits};
 use crate::config::{Config, GaugeSign, Parse};
 use crate::identity::TagRules;
 use crate::identity::cache::Cache;
+use crate::insight::{Insight, Watcher};
 use crate::map::labels::LabelSet;
 use crate::map::{Kind, Mapper, Resolved, TagDrops};
 use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
@@ -32,6 +33,8 @@ pub struct Rules {
     pub tags: TagRules,
     /// Names and labels.
     pub mapper: Mapper,
+    /// Who hears of the values of bucketed tags.
+    pub insight: Arc<Insight>,
     /// Limits on series.
     pub limits: Limits,
     /// Bounds of new histograms.
@@ -59,6 +62,7 @@ impl Rules {
             parse: config.parse.clone(),
             tags: TagRules::new(&config.bucketing, &config.labels, config.parse.container_id_label.is_some()),
             mapper: Mapper::new(config),
+            insight: Arc::new(Insight::new(config)),
             limits: Limits::new(&config.cardinality),
             bounds: Arc::new(Bounds::new(&config.observer.bounds)),
             overflow_labels: text(&overflow_labels).to_owned(),
@@ -86,6 +90,10 @@ struct Stages {
     store: Arc<Store>,
     recorder: Recorder,
     tally: Tally,
+    worker: usize,
+    watcher: Watcher,
+    /// Time of the batch, as [`Pipeline::tick`] was told.
+    now_ms: u64,
 }
 
 /// What became of an identity when it was new.
@@ -100,6 +108,7 @@ impl Pipeline {
     /// The stages of worker number `worker`, which nobody else may record as.
     pub fn new(rules: Arc<ArcSwap<Rules>>, store: Arc<Store>, worker: usize) -> Self {
         let cached_under = rules.load_full();
+        let watcher = cached_under.insight.watch(worker);
         let stages = Stages {
             cache: Cache::new(cached_under.identity_cache_bytes),
             cached_under,
@@ -110,8 +119,17 @@ impl Pipeline {
             recorder: store.recorder(worker),
             store,
             tally: Tally::default(),
+            worker,
+            watcher,
+            now_ms: 0,
         };
         Self { rules: RulesCache::new(rules), stages }
+    }
+
+    /// Tells the time of what follows, in milliseconds since any fixed moment; once a batch is enough.
+    pub fn tick(&mut self, now_ms: u64) {
+        self.stages.now_ms = now_ms;
+        self.stages.watcher.turn(now_ms);
     }
 
     /// Takes every line of a datagram to its end.
@@ -156,6 +174,8 @@ impl Stages {
     fn start_over(&mut self, rules: &Arc<Rules>) {
         self.cache.reset(rules.identity_cache_bytes);
         self.cached_under = rules.clone();
+        self.watcher = rules.insight.watch(self.worker);
+        self.watcher.turn(self.now_ms);
     }
 
     #[inline(always)]
@@ -195,7 +215,7 @@ impl Stages {
         if !plain && self.refuses(rules, sample) {
             return;
         }
-        let dropped = rules.tags.identify(line, sample, &mut self.identity);
+        let dropped = rules.tags.identify(line, sample, &mut self.identity, &mut self.watcher);
         if dropped > 0 {
             self.tally.tags_dropped(TagDropReason::Dropped, dropped);
         }

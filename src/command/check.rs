@@ -51,8 +51,11 @@ impl WorstCase {
 
 /// Most sample lines of `statsieve_*` and `process_*`.
 fn own_lines(config: &Config) -> u64 {
+    let estimates = (config.bucketing.len() * config.distinct.windows.len()) as u64;
+    // Asked for by a key of their own, "core" or not.
+    let registers = if config.distinct.export_registers { estimates * config.distinct.registers as u64 } else { 0 };
     if config.telemetry.own_metrics == OwnMetrics::Core {
-        return CORE_LINES;
+        return CORE_LINES + registers;
     }
     // Datagrams, bytes, kernel drops, two of the queue, connections now and ever.
     let by_listener = 7 * Listener::COUNT;
@@ -64,7 +67,7 @@ fn own_lines(config: &Config) -> u64 {
     let others = 40 + 20 + 10;
     let workers = config.listen.workers.map_or(AUTOMATIC_WORKERS, |workers| workers as u64);
     // Sampling rate and load of each worker.
-    (by_listener + by_reason + Count::COUNT + histograms + others) as u64 + 2 * workers
+    (by_listener + by_reason + Count::COUNT + histograms + others) as u64 + 2 * workers + estimates + registers
 }
 
 /// Writes all problems with carets, or what was read and the most it can cost.
@@ -155,6 +158,19 @@ mod tests {
     fn a_histogram_of_the_default_bounds_costs_fifteen_lines() {
         let worst = WorstCase::of(&Config::default_checked());
         assert_eq!((worst.user, worst.overflow), (10_000, 2_000 * 15));
+    }
+
+    #[test]
+    fn estimates_and_exported_registers_are_own_metrics() {
+        let own = |set: &[&str]| {
+            let set = set.iter().map(ToString::to_string).collect();
+            own_lines(&config::load(&Sources { file: None, set }).expect("it loads").config)
+        };
+        let without = own(&["bucketing=[]", "distinct.export_registers=true"]);
+        assert_eq!(own(&[]), without + 2);
+        assert_eq!(own(&["distinct.export_registers=true"]), without + 2 + 2 * 1024);
+        let core = ["telemetry.own_metrics=core", "distinct.export_registers=true", "distinct.registers=16"];
+        assert_eq!(own(&core), CORE_LINES + 2 * 16);
     }
 
     #[test]

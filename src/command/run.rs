@@ -22,8 +22,8 @@ use crate::aggregate::Store;
 use crate::config::{self, Config, Loaded, LogFormat, LogLevel, Sources};
 use crate::expose::lifecycle::Lifecycle;
 use crate::expose::{Exposer, http};
-use crate::listen::resolve;
 use crate::listen::udp::{Sockets, Stop};
+use crate::listen::{resolve, uptime_ms};
 use crate::pipeline::{Pipeline, Rules};
 use crate::telemetry::{Books, SeriesBooks, Telemetry};
 
@@ -106,13 +106,14 @@ async fn serve(loaded: &Loaded, refused: bool) -> Result<(), Failed> {
     let store = Arc::new(Store::new(workers, series.clone()));
     let rules = Arc::new(ArcSwap::from_pointee(Rules::new(config)));
     let books: Vec<Arc<Books>> = (0..workers).map(|_| Arc::default()).collect();
-    let telemetry = Arc::new(Telemetry::new(
-        books.clone(),
-        sockets.books().to_vec(),
-        series,
-        &loaded.hash,
-        config.telemetry.own_metrics,
-    ));
+    let estimates = {
+        let rules = rules.clone();
+        move || rules.load().insight.estimates(uptime_ms())
+    };
+    let level = config.telemetry.own_metrics;
+    let telemetry = Telemetry::new(books.clone(), sockets.books().to_vec(), series, &loaded.hash, level)
+        .with_distinct(estimates, config.distinct.export_registers);
+    let telemetry = Arc::new(telemetry);
     if refused {
         telemetry.config_refused();
     }
@@ -130,7 +131,8 @@ async fn serve(loaded: &Loaded, refused: bool) -> Result<(), Failed> {
         Box::new(move || sockets.refresh())
     };
     let exposer = Exposer::new(Box::new(store), telemetry, refresh);
-    let state = Arc::new(http::State::new(&config.http, exposer, lifecycle.clone()));
+    let insight = Box::new(move || rules.load().insight.clone());
+    let state = Arc::new(http::State::new(&config.http, exposer, lifecycle.clone()).with_insight(insight));
     let bound = listener.local_addr().map_err(|error| failed("the HTTP listener has no address", &error))?;
     info!(listener = "udp", address = %sockets.address(), workers, receive_buffer_bytes = sockets.granted_bytes(), "listening");
     info!(listener = "http", address = %bound, "listening");

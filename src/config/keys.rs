@@ -146,7 +146,6 @@ pub(super) const PENDING: &[&str] = &[
     "listen.max_connections",
     "listen.idle_timeout",
     "http.lifecycle",
-    "http.debug_api",
     "http.created_lines",
     "observer.type",
     "observer.native_factor",
@@ -166,8 +165,6 @@ pub(super) const PENDING: &[&str] = &[
     "declare",
     "rate_limit",
     "sampling",
-    "distinct",
-    "heavy_hitters",
     "relay",
 ];
 

@@ -22,6 +22,7 @@ use tracing::warn;
 
 use super::gather::{Gather, Wait};
 use super::kernel::{extend_drops, queue_in};
+use super::uptime_ms;
 use crate::pipeline::Pipeline;
 use crate::telemetry::{Books, Listener, SocketBooks};
 
@@ -235,6 +236,7 @@ impl Worker {
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Batch { datagrams: 0, bytes: 0, full: false }),
             Err(errno) => return Err(errno.into()),
         };
+        pipeline.tick(uptime_ms());
         let mut batch = Batch { datagrams: 0, bytes: 0, full: false };
         let mut arrivals = [0u64; BATCH];
         let mut drops = None;
