@@ -19,6 +19,8 @@
 //! 3. [`identity`]: [`identity::TagRules`] writes the bytes that tell one series from another, with the values of user
 //!    tags already replaced by user buckets. [`identity::cache::Cache`] remembers what became of those bytes. **A known
 //!    identity goes straight to step 6**, with no lock and no allocation.
+//!    [`insight`] hears of the values on the way, for estimates of unique users and a list of the loudest; it looks at
+//!    one in 64 under a lock that only readers of that list share.
 //! 4. [`map`]: for a new identity only, [`map::Mapper`] makes the legal name, its suffix, and the sorted labels.
 //! 5. [`admit`]: [`admit::Limits`] decides between a place of its own, the family's overflow series, and none.
 //! 6. [`aggregate`]: [`aggregate::Store`] hands out the place of a series, [`aggregate::Recorder`] adds to it.
