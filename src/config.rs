@@ -119,11 +119,15 @@ pub struct Config {
     pub rate_limit: RateLimit,
     /// `[sampling]`
     pub sampling: Sampling,
+    /// `[distinct]`
+    pub distinct: Distinct,
+    /// `[heavy_hitters]`
+    pub heavy_hitters: HeavyHitters,
     /// `[telemetry]`
     pub telemetry: Telemetry,
     /// `[log]`
     pub log: Log,
-    // Tables whose feature does not exist yet (reload, mapping, distinct, heavy_hitters, relay)
+    // Tables whose feature does not exist yet (reload, mapping, relay)
     // are checked when read; the issue that brings the feature gives them a struct here.
 }
 
@@ -153,12 +157,25 @@ pub struct Http {
     pub metrics_path: String,
     /// Formats offered, none twice, at least one.
     pub formats: Vec<Format>,
+    /// Who may see `/api/v1/`.
+    pub debug_api: DebugApi,
     /// Connections served at a time; a further one waits in the kernel's backlog. At least 1.
     pub max_connections: usize,
     /// A reader that takes nothing for this long is cut off.
     pub write_timeout: Duration,
     /// How long to wait for a last scrape once asked to stop.
     pub drain: Duration,
+}
+
+/// Who may see what is under `/api/v1/`; values of bucketed tags are among it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DebugApi {
+    /// Clients on this machine.
+    Loopback,
+    /// Everyone who reaches the HTTP port.
+    All,
+    /// Nobody: the paths do not exist.
+    Off,
 }
 
 /// A format of the exposition.
@@ -381,6 +398,33 @@ impl Declared {
     }
 }
 
+/// Estimates of how many different values a bucketed tag has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Distinct {
+    /// Time spans to look back over, none twice, at least one.
+    pub windows: Vec<Window>,
+    /// Registers of an estimate, a power of two from 16 to 65536.
+    pub registers: usize,
+    /// Whether the registers themselves are exposed.
+    pub export_registers: bool,
+}
+
+/// A time span as it was written, for the label, and as it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// As configured, such as `5m`.
+    pub text: String,
+    /// At least a second.
+    pub span: Duration,
+}
+
+/// Which values of a bucketed tag send most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeavyHitters {
+    /// Values followed for each tag; 0 is off.
+    pub capacity: usize,
+}
+
 /// How much the sidecar says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Telemetry {
@@ -472,6 +516,7 @@ mod tests {
                 listen: "127.0.0.1:9102".to_owned(),
                 metrics_path: "/metrics".to_owned(),
                 formats: vec![Format::OpenMetrics, Format::Protobuf, Format::Text],
+                debug_api: DebugApi::Loopback,
                 max_connections: 64,
                 write_timeout: seconds(30),
                 drain: seconds(2),
@@ -529,6 +574,14 @@ mod tests {
                 interval: seconds(1),
             },
             declare: Vec::new(),
+            distinct: Distinct {
+                windows: [("5m", 300), ("24h", 86_400)]
+                    .map(|(text, span)| Window { text: text.to_owned(), span: seconds(span) })
+                    .to_vec(),
+                registers: 1024,
+                export_registers: false,
+            },
+            heavy_hitters: HeavyHitters { capacity: 100 },
             telemetry: Telemetry { own_metrics: OwnMetrics::Full },
             log: Log { level: LogLevel::Info, format: LogFormat::Logfmt },
         };
@@ -607,13 +660,13 @@ mod tests {
     fn what_has_no_effect_is_named_key_by_key_and_only_if_it_differs() {
         let loaded = good(&[
             "listen.idle_timeout=300s",
-            "distinct.registers=64",
+            "observer.max_age=5m",
             "heavy_hitters.capacity=100",
             "relay.targets=[\"127.0.0.1:9125\"]",
             "listen.coalesce=1ms",
             "declare=[]",
         ]);
-        assert_eq!(loaded.pending, ["distinct.registers", "relay.targets"]);
+        assert_eq!(loaded.pending, ["observer.max_age", "relay.targets"]);
     }
 
     #[test]

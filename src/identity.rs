@@ -42,6 +42,19 @@ pub enum TagAction {
     Bucket(u8),
 }
 
+/// Hears of each value of a bucketed tag before it is replaced.
+///
+/// Called on the hot path: it must not wait, and not allocate as a rule.
+pub trait Seen {
+    /// A sample carried `value` in a tag of the bucketing rule number `rule`; `hash` is [`UserBuckets::hash`] of it.
+    fn seen(&mut self, rule: u8, hash: u64, value: &[u8]);
+}
+
+/// Nobody listens.
+impl Seen for () {
+    fn seen(&mut self, _: u8, _: u64, _: &[u8]) {}
+}
+
 /// The rules for tags, compiled: which are bucketed and which are left out.
 ///
 /// A tag that both name is left out.
@@ -119,11 +132,12 @@ impl TagRules {
         }
     }
 
-    /// Writes the identity of a sample into `out` and returns how many tags `labels.drop` took out.
+    /// Writes the identity of a sample into `out` and returns how many tags `labels.drop` took out. `seen` hears of the
+    /// value of each tag that is bucketed under the name it is written by, of observations that lose the tag too.
     ///
-    /// Costs a copy of name and tags; allocates only when `out` has to grow.
+    /// Costs a copy of name and tags, and a hash for each value; allocates only when `out` has to grow.
     #[inline]
-    pub fn identify(&self, line: &Line<'_>, sample: &Sample<'_>, out: &mut Vec<u8>) -> u64 {
+    pub fn identify(&self, line: &Line<'_>, sample: &Sample<'_>, out: &mut Vec<u8>, seen: &mut impl Seen) -> u64 {
         out.clear();
         out.push(sample.kind as u8);
         out.extend_from_slice(line.name);
@@ -131,13 +145,13 @@ impl TagRules {
         let mut dropped = 0;
         if !line.name_tags.is_empty() || !line.name_rest.is_empty() {
             out.push(NAME_TAGS);
-            dropped += self.push_tags(line.name_tags, line.style.separator(), observer, out);
+            dropped += self.push_tags(line.name_tags, line.style.separator(), observer, out, seen);
             out.push(NAME_REST);
             out.extend_from_slice(line.name_rest);
         }
         out.push(TAGS);
         if !sample.tags.is_empty() {
-            dropped += self.push_tags(sample.tags, b':', observer, out);
+            dropped += self.push_tags(sample.tags, b':', observer, out, seen);
         }
         if self.container && !sample.container.is_empty() {
             out.push(CONTAINER);
@@ -148,7 +162,7 @@ impl TagRules {
 
     /// Copies the tags of `text`, in runs that stretch from one replaced tag to the next.
     #[inline]
-    fn push_tags(&self, text: &[u8], separator: u8, observer: bool, out: &mut Vec<u8>) -> u64 {
+    fn push_tags(&self, text: &[u8], separator: u8, observer: bool, out: &mut Vec<u8>, seen: &mut impl Seen) -> u64 {
         let (mut start, mut copied, mut dropped) = (0, 0, 0);
         while let Some(byte) = text.get(start) {
             let mask = self.first[usize::from(*byte)];
@@ -161,8 +175,11 @@ impl TagRules {
                 match action {
                     TagAction::Bucket(rule) => {
                         let buckets = &self.buckets[usize::from(rule)];
+                        let value = &text[value..end];
+                        let hash = buckets.hash(value);
+                        seen.seen(rule, hash, value);
                         if !observer || buckets.observers {
-                            let number = buckets.number(&text[value..end]).to_le_bytes();
+                            let number = buckets.number_of(value, hash).to_le_bytes();
                             out.extend_from_slice(&[BUCKET, rule, number[0], number[1], number[2], number[3]]);
                         } else {
                             out.push(GONE);

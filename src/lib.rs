@@ -19,6 +19,8 @@
 //! 3. [`identity`]: [`identity::TagRules`] writes the bytes that tell one series from another, with the values of user
 //!    tags already replaced by user buckets. [`identity::cache::Cache`] remembers what became of those bytes. **A known
 //!    identity goes straight to step 6**, with no lock and no allocation.
+//!    [`insight`] hears of the values on the way, for estimates of unique users and a list of the loudest; it looks at
+//!    one in 64 under a lock that only readers of that list share.
 //! 4. [`map`]: for a new identity only, [`map::Mapper`] makes the legal name, its suffix, and the sorted labels.
 //! 5. [`admit`]: [`admit::Gate`] says how far a new series must give way: full, values folded, simplified, merged into
 //!    the family's overflow series, or refused. Two more gates stand on the way: [`admit::sampling`] before a line is
@@ -83,6 +85,7 @@ pub mod map;
 // Whether and where it is kept; and the stages in their order.
 pub mod admit;
 pub mod aggregate;
+pub mod insight;
 pub mod pipeline;
 
 // What the outside sees.

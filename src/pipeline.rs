@@ -3,8 +3,8 @@
 //! In: the bytes of a datagram. Out: samples recorded in the store, and every line counted in the [`Tally`].
 //! Not here: what a stage does; only the order of stages, and what is remembered between samples.
 //! Always: each line ends as recorded or as dropped for one reason; a known identity takes no lock and allocates
-//! nothing (with a quota for families: one lock for a whole lease of cells); new rules take effect between datagrams,
-//! never inside one.
+//! nothing (but for one bucketed value in 64, which `insight` looks at, and with a quota for families one lock for a whole
+//! lease of cells); new rules take effect between datagrams, never inside one.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
@@ -20,10 +20,11 @@ use crate::admit::{Gate, Limits};
 use crate::aggregate::bounds::Bounds;
 use crate::aggregate::grace::{Forget, Passage};
 use crate::aggregate::{OVERFLOW_LABEL, Place, Placed, Recorder, Retry, Sight, Store, Wanted, admits};
-use crate::clock::Tick;
+use crate::clock::{self, Tick};
 use crate::config::{Config, GaugeSign, Parse, Sampling};
 use crate::identity::TagRules;
 use crate::identity::cache::Cache;
+use crate::insight::{Insight, Watcher};
 use crate::map::labels::LabelSet;
 use crate::map::{Kind, Mapper, Resolved, TagDrops};
 use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
@@ -42,6 +43,8 @@ pub struct Rules {
     pub tags: TagRules,
     /// Names and labels.
     pub mapper: Mapper,
+    /// Who hears of the values of bucketed tags.
+    pub insight: Arc<Insight>,
     /// Limits on series, and the quota on new ones.
     pub gate: Gate,
     /// When lines are thinned, and how far.
@@ -73,6 +76,7 @@ impl Rules {
             parse: config.parse.clone(),
             tags: TagRules::new(&config.bucketing, &config.labels, config.parse.container_id_label.is_some()),
             mapper: Mapper::new(config),
+            insight: Arc::new(Insight::new(config)),
             gate: Gate::new(Limits::new(&config.cardinality, &config.labels), config.cardinality.new_series_per_second),
             sampling: config.sampling,
             quotas: Quotas::new(&config.rate_limit),
@@ -106,6 +110,10 @@ struct Stages {
     tally: Tally,
     sampler: Sampler,
     leases: Leases,
+    worker: usize,
+    watcher: Watcher,
+    /// Time of the batch in milliseconds.
+    now_ms: u64,
 }
 
 /// What became of an identity when it was new.
@@ -124,6 +132,7 @@ impl Pipeline {
     /// The stages of worker number `worker`, which nobody else may record as.
     pub fn new(rules: Arc<ArcSwap<Rules>>, store: Arc<Store>, worker: usize) -> Self {
         let cached_under = rules.load_full();
+        let watcher = cached_under.insight.watch(worker);
         let stages = Stages {
             cache: Cache::new(cached_under.identity_cache_bytes),
             sampler: Sampler::new(cached_under.sampling, fastrand::u64(..)),
@@ -138,6 +147,9 @@ impl Pipeline {
             now: 0,
             store,
             tally: Tally::default(),
+            worker,
+            watcher,
+            now_ms: 0,
         };
         Self { rules: RulesCache::new(rules), stages }
     }
@@ -167,10 +179,14 @@ impl Pipeline {
         }
     }
 
-    /// A batch begins at this tick. Forgets what is about to be taken away.
-    pub fn begin(&mut self, now: Tick) {
-        let Stages { cache, cached_under, passage, recorder, .. } = &mut self.stages;
-        recorder.set_time(now);
+    /// A batch begins at this time of the [`Clock`](crate::clock::Clock). Forgets what is about to be taken away.
+    pub fn begin(&mut self, now: Duration) {
+        let stages = &mut self.stages;
+        stages.now_ms = now.as_millis() as u64;
+        stages.now = clock::tick(now);
+        stages.watcher.turn(stages.now_ms);
+        stages.recorder.set_time(stages.now);
+        let Stages { cache, cached_under, passage, .. } = stages;
         if let Some(forget) = passage.enter() {
             match forget {
                 Forget::Some(doomed) => cache.retain(|answer| match &answer.outcome {
@@ -181,7 +197,6 @@ impl Pipeline {
             }
             passage.forgotten();
         }
-        self.stages.now = now;
     }
 
     /// The batch is over: its counts become visible to scrapes, and nothing is recorded until the next begins.
@@ -224,6 +239,8 @@ impl Stages {
         self.sampler.follow(&rules.sampling);
         // Cells of quotas that are gone.
         self.leases = Leases::default();
+        self.watcher = rules.insight.watch(self.worker);
+        self.watcher.turn(self.now_ms);
     }
 
     #[inline(always)]
@@ -285,7 +302,7 @@ impl Stages {
         if !plain && self.refuses(rules, sample) {
             return;
         }
-        let dropped = rules.tags.identify(line, sample, &mut self.identity);
+        let dropped = rules.tags.identify(line, sample, &mut self.identity, &mut self.watcher);
         if dropped > 0 {
             self.tally.tags_dropped(TagDropReason::Dropped, dropped);
         }

@@ -424,4 +424,11 @@ families! {
     PROCESS_RESIDENT = Gauge("process_resident_memory", "bytes", "Resident memory size in bytes.").core();
     PROCESS_START = Gauge("process_start_time", "seconds", "Start time of the process since unix epoch in seconds.");
     PROCESS_THREADS = Gauge("process_threads", "", "Number of OS threads in the process.");
+    DISTINCT = Gauge("statsieve_distinct", "",
+        "Estimate of how many different values a bucketed tag had in a window; a lower bound while sampling is active.")
+        .by(&["tag", "window"]);
+    // Asked for by a key of its own, so it does not count among the 30 of "core".
+    DISTINCT_REGISTER = Gauge("statsieve_distinct_register", "",
+        "Registers behind statsieve_distinct, to be merged over instances by their maximum.")
+        .by(&["tag", "window", "register"]).core();
 }

@@ -47,8 +47,11 @@ impl WorstCase {
 
 /// Most sample lines of `statsieve_*` and `process_*`.
 fn own_lines(config: &Config) -> u64 {
+    let estimates = (config.bucketing.len() * config.distinct.windows.len()) as u64;
+    // Asked for by a key of their own, "core" or not.
+    let registers = if config.distinct.export_registers { estimates * config.distinct.registers as u64 } else { 0 };
     if config.telemetry.own_metrics == OwnMetrics::Core {
-        return CORE_LINES;
+        return CORE_LINES + registers;
     }
     // Datagrams, bytes, kernel drops, two of the queue, connections now and ever.
     let by_listener = 7 * Listener::COUNT;
@@ -60,7 +63,7 @@ fn own_lines(config: &Config) -> u64 {
     let others = 40 + 20 + 10;
     let workers = config.listen.workers.map_or(AUTOMATIC_WORKERS, |workers| workers as u64);
     // Sampling rate and load of each worker.
-    (by_listener + by_reason + Count::COUNT + histograms + others) as u64 + 2 * workers
+    (by_listener + by_reason + Count::COUNT + histograms + others) as u64 + 2 * workers + estimates + registers
 }
 
 /// Writes all problems with carets, or what was read and the most it can cost.
@@ -154,6 +157,19 @@ mod tests {
     }
 
     #[test]
+    fn estimates_and_exported_registers_are_own_metrics() {
+        let own = |set: &[&str]| {
+            let set = set.iter().map(ToString::to_string).collect();
+            own_lines(&config::load(&Sources { file: None, set }).expect("it loads").config)
+        };
+        let without = own(&["bucketing=[]", "distinct.export_registers=true"]);
+        assert_eq!(own(&[]), without + 2);
+        assert_eq!(own(&["distinct.export_registers=true"]), without + 2 + 2 * 1024);
+        let core = ["telemetry.own_metrics=core", "distinct.export_registers=true", "distinct.registers=16"];
+        assert_eq!(own(&core), CORE_LINES + 2 * 16);
+    }
+
+    #[test]
     fn problems_come_with_carets_and_exit_code_two() {
         let (code, text) = run(&["listen.workers=-1"]);
         assert_eq!(code, BAD_CONFIGURATION);
@@ -167,11 +183,11 @@ mod tests {
     #[test]
     fn what_has_no_effect_and_what_is_open_to_others_is_said() {
         let (code, text) =
-            run(&["distinct.registers=64", "listen.udp=:8125", "labels.drop=[\"user*\"]", "sampling.rate=0.5"]);
+            run(&["relay.packet_bytes=500", "listen.udp=:8125", "labels.drop=[\"user*\"]", "sampling.rate=0.5"]);
         assert_eq!(code, OK);
         for line in [
             "read: the built-in defaults, under 4 overrides",
-            "warning: set, but without effect in this version: distinct.registers",
+            "warning: set, but without effect in this version: relay.packet_bytes",
             "note: listen.udp: 0.0.0.0:8125 can be reached from other machines",
             "note: bucketing.0.tags: \"user_id\" never arrives, labels.drop takes it out (\"user*\")",
             "note: sampling.rate: has no effect unless sampling.mode is \"fixed\"",

@@ -103,23 +103,24 @@ async fn serve(loaded: &Loaded, refused: bool) -> Result<(), Failed> {
     let listener = http::bind(&config.http.listen)
         .map_err(|error| failed(&format!("cannot listen for HTTP on {}", config.http.listen), &error))?;
 
+    let clock = Clock::default();
     let series = Arc::new(SeriesBooks::default());
     series.limit.store(config.cardinality.max_series, Relaxed);
     let store = Arc::new(Store::new(workers, series.clone()));
     let rules = Arc::new(ArcSwap::from_pointee(Rules::new(config)));
     let books: Vec<Arc<Books>> = (0..workers).map(|_| Arc::default()).collect();
-    let telemetry = Arc::new(Telemetry::new(
-        books.clone(),
-        sockets.books().to_vec(),
-        series,
-        &loaded.hash,
-        config.telemetry.own_metrics,
-    ));
+    let estimates = {
+        let (rules, clock) = (rules.clone(), clock.clone());
+        move || rules.load().insight.estimates(clock.now().as_millis() as u64)
+    };
+    let level = config.telemetry.own_metrics;
+    let telemetry = Telemetry::new(books.clone(), sockets.books().to_vec(), series, &loaded.hash, level)
+        .with_distinct(estimates, config.distinct.export_registers);
+    let telemetry = Arc::new(telemetry);
     if refused {
         telemetry.config_refused();
     }
 
-    let clock = Clock::default();
     declare(config, &rules.load(), &store);
     let (ended, mut worker_ended) = mpsc::unbounded_channel();
     let mut workers_told = Vec::new();
@@ -140,9 +141,10 @@ async fn serve(loaded: &Loaded, refused: bool) -> Result<(), Failed> {
         let sockets = sockets.clone();
         Box::new(move || sockets.refresh())
     };
-    tokio::spawn(sweep(store.clone(), rules, clock));
+    tokio::spawn(sweep(store.clone(), rules.clone(), clock));
     let exposer = Exposer::new(Box::new(store), telemetry, refresh);
-    let state = Arc::new(http::State::new(&config.http, exposer, lifecycle.clone()));
+    let insight = Box::new(move || rules.load().insight.clone());
+    let state = Arc::new(http::State::new(&config.http, exposer, lifecycle.clone()).with_insight(insight));
     let bound = listener.local_addr().map_err(|error| failed("the HTTP listener has no address", &error))?;
     info!(listener = "udp", address = %sockets.address(), workers, receive_buffer_bytes = sockets.granted_bytes(), "listening");
     info!(listener = "http", address = %bound, "listening");

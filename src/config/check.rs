@@ -19,9 +19,9 @@ use super::syntax::{
     is_name_part, is_name_template, is_tag,
 };
 use super::{
-    BareTags, BucketMethod, Bucketing, Cardinality, Config, Declared, DeclaredKind, Format, GaugeSign, Http, Labels,
-    Listen, Log, LogFormat, LogLevel, MsUnit, Naming, Observer, OwnMetrics, Parse, RateLimit, Sampling, SamplingMode,
-    Telemetry,
+    BareTags, BucketMethod, Bucketing, Cardinality, Config, DebugApi, Declared, DeclaredKind, Distinct, Format,
+    GaugeSign, HeavyHitters, Http, Labels, Listen, Log, LogFormat, LogLevel, MsUnit, Naming, Observer, OwnMetrics,
+    Parse, RateLimit, Sampling, SamplingMode, Telemetry, Window,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -48,6 +48,10 @@ pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>) -> 
         declare: check.declare(raw),
         rate_limit: check.rate_limit(&raw.rate_limit),
         sampling: check.sampling(&raw.sampling),
+        distinct: check.distinct(&raw.distinct),
+        heavy_hitters: HeavyHitters {
+            capacity: check.integer("heavy_hitters.capacity", raw.heavy_hitters.capacity, 0..=100_000) as usize,
+        },
         telemetry: Telemetry {
             own_metrics: check.one_of(
                 "telemetry.own_metrics",
@@ -59,7 +63,6 @@ pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>) -> 
     };
     check.mapping(raw);
     check.relay(&raw.relay);
-    check.insight(raw);
     config
 }
 
@@ -119,7 +122,6 @@ impl Check<'_> {
             self.refuse_for("http.listen", "another address than listen.tcp");
         }
         self.require(raw.web_config_file.is_empty(), "http.web_config_file");
-        self.one_of("http.debug_api", &raw.debug_api, &[("loopback", ()), ("all", ()), ("off", ())]);
         let path = raw.metrics_path.as_str();
         let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#%\"<>\\".contains(&byte));
         let ours = path == "/" || path.starts_with("/-/") || path.starts_with("/api/") || path.starts_with("//");
@@ -133,6 +135,11 @@ impl Check<'_> {
             listen: address.unwrap_or_default(),
             metrics_path: path.to_owned(),
             formats,
+            debug_api: self.one_of(
+                "http.debug_api",
+                &raw.debug_api,
+                &[("loopback", DebugApi::Loopback), ("all", DebugApi::All), ("off", DebugApi::Off)],
+            ),
             max_connections: self.integer("http.max_connections", raw.max_connections, 1..=65536) as usize,
             write_timeout: self.duration("http.write_timeout", &raw.write_timeout, 10 * MILLISECOND..=HOUR),
             drain: self.duration("http.drain", &raw.drain, Duration::ZERO..=HOUR),
@@ -464,16 +471,20 @@ impl Check<'_> {
         self.integer("relay.packet_bytes", raw.packet_bytes, 64..=65507);
     }
 
-    /// Estimates and heavy hitters.
-    fn insight(&mut self, raw: &Raw) {
-        let windows: Vec<Option<Duration>> =
-            raw.distinct.windows.iter().map(|window| humantime::parse_duration(window).ok()).collect();
-        let span = SECOND..=Duration::from_secs(31 * 86400);
-        let fit = windows.iter().all(|window| window.is_some_and(|window| span.contains(&window)));
-        self.require((1..=8).contains(&windows.len()) && fit && distinct(&windows), "distinct.windows");
-        let registers = raw.distinct.registers;
-        self.require((16..=65536).contains(&registers) && registers & (registers - 1) == 0, "distinct.registers");
-        self.integer("heavy_hitters.capacity", raw.heavy_hitters.capacity, 0..=100_000);
+    fn distinct(&mut self, raw: &raw::Distinct) -> Distinct {
+        let spans: Vec<Option<Duration>> =
+            raw.windows.iter().map(|window| humantime::parse_duration(window).ok()).collect();
+        let accepted = SECOND..=Duration::from_secs(31 * 86400);
+        let fit = spans.iter().all(|span| span.is_some_and(|span| accepted.contains(&span)));
+        self.require((1..=8).contains(&spans.len()) && fit && distinct(&spans), "distinct.windows");
+        let windows = raw.windows.iter().zip(spans);
+        let registers = usize::try_from(raw.registers).unwrap_or(0);
+        self.require((16..=65536).contains(&registers) && registers.is_power_of_two(), "distinct.registers");
+        Distinct {
+            windows: windows.map(|(text, span)| Window { text: text.clone(), span: span.unwrap_or(SECOND) }).collect(),
+            registers,
+            export_registers: raw.export_registers,
+        }
     }
 
     fn integer(&mut self, key: &str, value: i64, range: RangeInclusive<i64>) -> i64 {

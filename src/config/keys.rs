@@ -152,7 +152,6 @@ pub(super) const PENDING: &[&str] = &[
     "listen.max_connections",
     "listen.idle_timeout",
     "http.lifecycle",
-    "http.debug_api",
     "http.created_lines",
     "observer.type",
     "observer.native_factor",
@@ -163,8 +162,6 @@ pub(super) const PENDING: &[&str] = &[
     "mapping",
     "cardinality.idle_ttl",
     "cardinality.zero_first",
-    "distinct",
-    "heavy_hitters",
     "relay",
 ];
 

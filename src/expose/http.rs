@@ -7,10 +7,11 @@
 //! Follows: RFC 9110, RFC 9112.
 
 mod body;
+mod top;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, TcpListener, ToSocketAddrs};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +28,11 @@ use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 
 use self::body::{Reply, Ticket};
+pub use self::top::InsightSource;
 use super::lifecycle::{Lifecycle, Phase};
 use super::{Exposer, negotiate};
-use crate::config::{Format, Http};
+use crate::config::{DebugApi, Format, Http};
+use crate::insight::Insight;
 
 /// How long a request may take to arrive, and a connection to lie idle between two.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,7 +47,11 @@ const BACKLOG: i32 = 128;
 /// How long the answers under way may take once the server was told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
+/// What `http.debug_api` guards.
+const DEBUG_PATHS: &str = "/api/v1/";
+
 const PLAIN: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const LANDING: &str = include_str!("http/landing.html");
 
@@ -57,7 +64,9 @@ pub struct State {
     write_timeout: Duration,
     /// How long a request may take to arrive, and a connection to lie idle between two; 10 seconds unless changed.
     pub header_timeout: Duration,
+    debug_api: DebugApi,
     exposer: Exposer,
+    insight: Option<InsightSource>,
     lifecycle: Arc<Lifecycle>,
     landing: String,
 }
@@ -71,12 +80,29 @@ impl State {
             max_connections: http.max_connections,
             write_timeout: http.write_timeout,
             header_timeout: HEADER_TIMEOUT,
+            debug_api: http.debug_api,
             exposer,
+            insight: None,
             lifecycle,
             landing: LANDING
                 .replace("{version}", env!("CARGO_PKG_VERSION"))
                 .replace("{metrics_path}", &escape(&http.metrics_path)),
         }
+    }
+
+    /// Serves `/api/v1/top` from what `insight` gives, which is asked at each request.
+    pub fn with_insight(mut self, insight: Box<dyn Fn() -> Arc<Insight> + Send + Sync>) -> Self {
+        self.insight = Some(InsightSource(insight));
+        self
+    }
+}
+
+/// Whether a client at `peer` may see what is under `/api/v1/`.
+fn may_debug(api: DebugApi, peer: Option<IpAddr>) -> bool {
+    match api {
+        DebugApi::Loopback => peer.is_some_and(|peer| peer.to_canonical().is_loopback()),
+        DebugApi::All => true,
+        DebugApi::Off => false,
     }
 }
 
@@ -201,10 +227,11 @@ impl Backoff {
 async fn connection(stream: TcpStream, state: Arc<State>) {
     // Without it a short answer waits for an acknowledgement; a socket that refuses it works all the same.
     _ = stream.set_nodelay(true);
+    let peer = stream.peer_addr().ok().map(|peer| peer.ip());
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout((!state.write_timeout.is_zero()).then_some(state.write_timeout));
     let service = service_fn(|request| {
-        let response = respond(&state, &request);
+        let response = respond(&state, &request, peer);
         async { Ok::<_, Infallible>(response) }
     });
     let served = http1::Builder::new()
@@ -226,7 +253,7 @@ async fn connection(stream: TcpStream, state: Arc<State>) {
     };
 }
 
-fn respond(state: &State, request: &Request<Incoming>) -> Response<Reply> {
+fn respond(state: &State, request: &Request<Incoming>, peer: Option<IpAddr>) -> Response<Reply> {
     type Answer = fn(&State, &Request<Incoming>) -> Response<Reply>;
     let answer: Answer = match request.uri().path() {
         path if path == state.metrics_path => metrics,
@@ -237,6 +264,7 @@ fn respond(state: &State, request: &Request<Incoming>) -> Response<Reply> {
             response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
             response
         },
+        top::PATH if state.debug_api != DebugApi::Off && state.insight.is_some() => top::answer,
         "/-/healthy" => |_, request| page(StatusCode::OK, PLAIN, "healthy\n", request),
         "/-/ready" => |state, request| {
             let phase = state.lifecycle.phase();
@@ -249,6 +277,10 @@ fn respond(state: &State, request: &Request<Incoming>) -> Response<Reply> {
         let mut response = page(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "method not allowed\n", request);
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
+    }
+    if request.uri().path().starts_with(DEBUG_PATHS) && !may_debug(state.debug_api, peer) {
+        let text = "for clients on this machine only; http.debug_api = \"all\" opens it\n";
+        return page(StatusCode::FORBIDDEN, PLAIN, text, request);
     }
     answer(state, request)
 }
@@ -318,6 +350,24 @@ mod tests {
         assert!(backoff.succeeded());
         assert!(!backoff.succeeded(), "only the first success ends it");
         assert_eq!(backoff.failed(), Backoff::FIRST);
+    }
+
+    #[test]
+    fn loopback_is_this_machine_in_either_family_and_nobody_else() {
+        for (peer, expected) in [
+            (Some("127.0.0.1"), true),
+            (Some("127.8.9.10"), true),
+            (Some("::1"), true),
+            (Some("::ffff:127.0.0.1"), true),
+            (Some("10.0.0.1"), false),
+            (Some("::ffff:10.0.0.1"), false),
+            (Some("fe80::1"), false),
+            (None, false),
+        ] {
+            let peer = peer.map(|peer| peer.parse().unwrap());
+            assert_eq!(may_debug(DebugApi::Loopback, peer), expected, "{peer:?}");
+            assert!(may_debug(DebugApi::All, peer) && !may_debug(DebugApi::Off, peer));
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ fn identify(set: &[&str], text: &str) -> (Vec<u8>, u64) {
     let line = Line::parse(text.as_bytes(), &config.parse).expect(text);
     let sample = line.sample(line.body).expect(text);
     let mut out = b"what was there before".to_vec();
-    let dropped = rules.identify(&line, &sample, &mut out);
+    let dropped = rules.identify(&line, &sample, &mut out, &mut ());
     (out, dropped)
 }
 

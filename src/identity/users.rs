@@ -42,21 +42,31 @@ impl UserBuckets {
     }
 
     /// The bucket of `value`, below the rule's count.
-    #[inline]
     pub fn number(&self, value: &[u8]) -> u32 {
-        if let BucketMethod::Range { size } = self.method
-            && let Some(id) = integer(value)
-        {
-            return id.div_euclid(size).rem_euclid(i64::from(self.count)) as u32;
-        }
-        let hash = match &self.salted {
+        self.number_of(value, self.hash(value))
+    }
+
+    /// xxh64 (seed 0) of the salt's bytes and then those of `value`, whatever the method.
+    #[inline]
+    pub fn hash(&self, value: &[u8]) -> u64 {
+        match &self.salted {
             None => xxh64(value, 0),
             Some(salted) => {
                 let mut hash = salted.clone();
                 hash.update(value);
                 hash.digest()
             }
-        };
+        }
+    }
+
+    /// The bucket of `value`, whose [`UserBuckets::hash`] is `hash`.
+    #[inline]
+    pub fn number_of(&self, value: &[u8], hash: u64) -> u32 {
+        if let BucketMethod::Range { size } = self.method
+            && let Some(id) = integer(value)
+        {
+            return id.div_euclid(size).rem_euclid(i64::from(self.count)) as u32;
+        }
         (hash % u64::from(self.count)) as u32
     }
 

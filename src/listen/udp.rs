@@ -280,7 +280,7 @@ impl Worker {
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Batch { datagrams: 0, bytes: 0, full: false }),
             Err(errno) => return Err(errno.into()),
         };
-        pipeline.begin(self.clock.tick());
+        pipeline.begin(self.clock.now());
         let mut batch = Batch { datagrams: 0, bytes: 0, full: false };
         let mut arrivals = [0u64; BATCH];
         let mut drops = None;

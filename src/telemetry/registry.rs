@@ -18,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::*;
 use crate::config::{Format, OwnMetrics};
+use crate::insight::distinct::Estimate;
 
 /// Upper bounds of `statsieve_scrape_duration_seconds`; the last bucket is `+Inf`.
 const SCRAPE_BOUNDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
@@ -61,6 +62,13 @@ impl Telemetry {
         registry.register_collector(Box::new(Arc::clone(&ledger)));
         registry.register_collector(Box::new(Process { level }));
         Self { ledger, registry }
+    }
+
+    /// Shows the estimates that `read` gives at each scrape, and their registers if `registers` says so.
+    pub fn with_distinct(mut self, read: impl Fn() -> Vec<Estimate> + Send + Sync + 'static, registers: bool) -> Self {
+        let level = self.ledger.level;
+        self.registry.register_collector(Box::new(Distinct { level, read: Box::new(read), registers }));
+        self
     }
 
     /// What an encoder of own metrics walks.
@@ -305,6 +313,55 @@ impl Collector for Process {
     }
 }
 
+/// `statsieve_distinct` and its registers, merged over the workers at each scrape.
+struct Distinct {
+    level: OwnMetrics,
+    read: Box<dyn Fn() -> Vec<Estimate> + Send + Sync>,
+    registers: bool,
+}
+
+impl fmt::Debug for Distinct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Distinct").field("registers", &self.registers).finish_non_exhaustive()
+    }
+}
+
+impl Collector for Distinct {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        if self.level == OwnMetrics::Core && !self.registers {
+            return Ok(());
+        }
+        let estimates = (self.read)();
+        if estimates.is_empty() {
+            return Ok(());
+        }
+        let mut out = Out { encoder, level: self.level };
+        let [tag, window] = [DISTINCT.labels[0], DISTINCT.labels[1]];
+        if let Some(mut family) = out.family(&DISTINCT)? {
+            for found in &estimates {
+                let labels = [(tag, found.tag.as_str()), (window, found.window.as_str())];
+                family.encode_family(&labels)?.encode_gauge(&found.value())?;
+            }
+        }
+        if self.registers
+            && let Some(mut family) = out.family(&DISTINCT_REGISTER)?
+        {
+            for found in &estimates {
+                for (number, rank) in found.registers.iter().enumerate() {
+                    let number = number.to_string();
+                    let labels = [
+                        (tag, found.tag.as_str()),
+                        (window, found.window.as_str()),
+                        (DISTINCT_REGISTER.labels[2], number.as_str()),
+                    ];
+                    family.encode_family(&labels)?.encode_gauge(&u64::from(*rank))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Writes declared families, leaving out those that the level does not show.
 struct Out<'a> {
     encoder: DescriptorEncoder<'a>,
@@ -422,6 +479,13 @@ mod tests {
         let workers = [Arc::new(Books::default()), Arc::new(Books::default())];
         let sockets: Vec<_> = kinds.iter().map(|kind| Arc::new(SocketBooks::new(*kind, 1000))).collect();
         let telemetry = Telemetry::new(workers.to_vec(), sockets.clone(), Arc::default(), "c0ffee", level);
+        let estimate = |window: &str| Estimate {
+            tag: "user_id".to_owned(),
+            window: window.to_owned(),
+            registers: [&[1, 1][..], &[0; 14]].concat(),
+        };
+        let telemetry =
+            telemetry.with_distinct(move || vec![estimate("5m"), estimate("24h")], level == OwnMetrics::Full);
         (telemetry, workers, sockets)
     }
 
@@ -495,11 +559,15 @@ mod tests {
             ("statsieve_scrape_bytes", 1234.0),
             ("statsieve_scrape_duration_seconds_bucket{le=\"0.0025\"}", 1.0),
             ("statsieve_config_info{hash=\"c0ffee\"}", 1.0),
+            ("statsieve_distinct_register{tag=\"user_id\",window=\"5m\",register=\"1\"}", 1.0),
+            ("statsieve_distinct_register{tag=\"user_id\",window=\"24h\",register=\"15\"}", 0.0),
             ("statsieve_config_last_reload_successful", 1.0),
         ] {
             assert_eq!(found.get(series), Some(&expected), "{series}");
         }
         assert_eq!(found.keys().filter(|series| series.contains("unknown_fields")).count(), 1);
+        // Two values, as they are too few to meet in one register.
+        assert!((found["statsieve_distinct{tag=\"user_id\",window=\"5m\"}"] - 2.0).abs() < 0.2);
         assert!(!text.contains("listener=\"tcp\""), "a kind without a socket is not exposed");
         assert!(!text.contains("queue_bytes{listener=\"unix_datagram\"}"), "only UDP tells its fill");
         assert!(found["process_resident_memory_bytes"] > 1e6);

@@ -18,6 +18,7 @@ mod clients;
 mod command_line;
 mod exposition;
 mod ground_truth;
+mod insight;
 mod kernel_drops;
 mod limits;
 mod overload;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -13,8 +14,8 @@ use crate::exposition::LINES;
 use crate::harness::{KillOnDrop, Log, Sidecar, assert_within, get, wait_until};
 use crate::tools::{free_port, host_and_port, outcome_of, percent_encoded, python, tool};
 
-/// A Prometheus server with data of its own, that scrapes one address every second.
-struct Prometheus {
+/// A Prometheus server with data of its own, that scrapes each second.
+pub(crate) struct Prometheus {
     address: SocketAddr,
     log: Log,
     _server: KillOnDrop,
@@ -22,12 +23,20 @@ struct Prometheus {
 }
 
 impl Prometheus {
+    /// One that scrapes one address.
     fn start(target: SocketAddr, arguments: &[&str]) -> Self {
+        Self::start_with(&[target], None, arguments)
+    }
+
+    /// One that scrapes several addresses, and evaluates a file of rules each second.
+    pub(crate) fn start_with(targets: &[SocketAddr], rules: Option<&Path>, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("prometheus.yml");
+        let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
+        let rules: Vec<&Path> = rules.into_iter().collect();
         let text = format!(
-            "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n  - job_name: sidecar\n    \
-             static_configs:\n      - targets: [\"{target}\"]\n"
+            "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  evaluation_interval: 1s\nrule_files: {rules:?}\n\
+             scrape_configs:\n  - job_name: sidecar\n    static_configs:\n      - targets: {targets:?}\n"
         );
         std::fs::write(&config, text).unwrap();
         let mut last = String::new();
@@ -77,14 +86,14 @@ impl Prometheus {
     }
 
     /// The answer to a query for one series.
-    fn one(&self, query: &str) -> Option<f64> {
+    pub(crate) fn one(&self, query: &str) -> Option<f64> {
         let answer = self.query(query);
         assert!(answer.len() <= 1, "{query}: {answer:?}");
         answer.into_values().next()
     }
 
     /// Waits until a query for one series has this answer.
-    fn wait_for(&self, query: &str, expected: f64) {
+    pub(crate) fn wait_for(&self, query: &str, expected: f64) {
         let mut found = None;
         wait_until(&format!("{query} is {expected}"), || {
             found = self.one(query);

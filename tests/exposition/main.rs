@@ -11,10 +11,12 @@ use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use statsieve::config::{Format, Http, OwnMetrics};
+use statsieve::config::{Config, DebugApi, Format, Http, OwnMetrics};
 use statsieve::expose::http::{self, State};
 use statsieve::expose::lifecycle::Lifecycle;
 use statsieve::expose::{Exposer, PIECE_BYTES, Pieces, SeriesSource};
+use statsieve::identity::Seen;
+use statsieve::insight::Insight;
 use statsieve::telemetry::{Listener, SocketBooks, Telemetry};
 
 use client::{Answer, Client, PATIENCE};
@@ -76,6 +78,7 @@ fn setup() -> Setup {
             listen: "127.0.0.1:0".to_owned(),
             metrics_path: "/metrics".to_owned(),
             formats: vec![Format::OpenMetrics, Format::Protobuf, Format::Text],
+            debug_api: DebugApi::Loopback,
             max_connections: 64,
             write_timeout: PATIENCE,
             drain: Duration::ZERO,
@@ -94,7 +97,10 @@ impl Setup {
         let made = Arc::new(AtomicUsize::new(0));
         let source = self.source.unwrap_or_else(|| Box::new(Source { pieces: self.pieces, made: Arc::clone(&made) }));
         let exposer = Exposer::new(source, Arc::clone(&telemetry), Box::new(|| {}));
+        let insight = Arc::new(Insight::new(&Config::default_checked()));
+        insight.watch(0).seen(0, 0, b"42");
         let mut state = State::new(&self.http, exposer, Arc::clone(&lifecycle));
+        state = state.with_insight(Box::new(move || Arc::clone(&insight)));
         state.header_timeout = self.header_timeout;
         let listener = http::bind(&self.http.listen).unwrap();
         let address = listener.local_addr().unwrap();
@@ -520,4 +526,53 @@ fn a_scrape_that_panics_reaches_no_other() {
         assert!(client.answer().is_err());
     }
     assert_eq!(server.get("/metrics", &[]).status, 200);
+}
+
+#[test]
+fn the_list_of_the_loudest_is_for_those_who_may_see_it() {
+    let json = "application/json";
+    for (api, method, path, status, kind, body) in [
+        (
+            DebugApi::Loopback,
+            "GET",
+            "/api/v1/top?tag=user_id",
+            200,
+            json,
+            r#""values":[{"value":"42","count":1,"error":0}]"#,
+        ),
+        (DebugApi::All, "GET", "/api/v1/top?tag=user%5fid", 200, json, r#"{"tag":"user_id","observed":1,"#),
+        (
+            DebugApi::Loopback,
+            "GET",
+            "/api/v1/top",
+            200,
+            json,
+            r#"{"tags":[{"tag":"user_id","observed":1,"sampled":1,"error_bound":0}]}"#,
+        ),
+        (
+            DebugApi::Loopback,
+            "GET",
+            "/api/v1/top?tag=chat_id",
+            404,
+            json,
+            r#"{"error":"no list for the tag \"chat_id\"; there are: user_id"}"#,
+        ),
+        (DebugApi::Loopback, "POST", "/api/v1/top", 405, "text/plain; charset=utf-8", "method not allowed"),
+        (DebugApi::Off, "GET", "/api/v1/top", 404, "text/plain; charset=utf-8", "not found"),
+        (DebugApi::Off, "POST", "/api/v1/top", 404, "text/plain; charset=utf-8", "not found"),
+        (DebugApi::All, "GET", "/api/v1/", 404, "text/plain; charset=utf-8", "not found"),
+    ] {
+        let mut setup = setup();
+        setup.http.debug_api = api;
+        let server = setup.start();
+        let answer = server.ask(method, path, &[]);
+        assert_eq!((answer.status, answer.header("content-type")), (status, Some(kind)), "{api:?} {method} {path}");
+        let found = String::from_utf8(answer.body).unwrap();
+        assert!(found.contains(body), "{api:?} {method} {path}: {found}");
+        if status == 200 {
+            let head = server.ask("HEAD", path, &[]);
+            assert_eq!((head.status, head.body.len()), (200, 0));
+            assert_eq!(head.header("content-length"), Some(found.len().to_string().as_str()));
+        }
+    }
 }

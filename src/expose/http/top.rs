@@ -1,0 +1,117 @@
+//! `/api/v1/top`: which values of a bucketed tag send most, as JSON.
+//!
+//! In: `tag` of the query. Out: the list of that tag, or without one the totals of every tag; 404 for a tag that is not
+//! bucketed.
+//! Not here: who may ask (`http`), how the values are found (`insight`).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::body::Reply;
+use super::{JSON, State, page};
+use crate::insight::Insight;
+use crate::insight::heavy::Top;
+
+pub(super) const PATH: &str = "/api/v1/top";
+
+/// Gives the insight of the configuration in force.
+pub struct InsightSource(pub(super) Box<dyn Fn() -> Arc<Insight> + Send + Sync>);
+
+impl fmt::Debug for InsightSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InsightSource").finish_non_exhaustive()
+    }
+}
+
+pub(super) fn answer(state: &State, request: &Request<Incoming>) -> Response<Reply> {
+    let found = state.insight.as_ref().map(|source| (source.0)());
+    let (status, value) = match (found, tag(request.uri().query().unwrap_or_default())) {
+        (Some(insight), None) => {
+            (StatusCode::OK, json!({ "tags": insight.tops().iter().map(totals).collect::<Vec<_>>() }))
+        }
+        (Some(insight), Some(tag)) => match insight.top(&tag) {
+            Some(top) => (StatusCode::OK, list(&top)),
+            None => (StatusCode::NOT_FOUND, unknown(&insight, &tag)),
+        },
+        (None, _) => (StatusCode::NOT_FOUND, json!({ "error": "nothing is followed" })),
+    };
+    let mut response = page(status, JSON, &format!("{value}\n"), request);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What is known of a tag but for its values.
+fn totals(top: &Top) -> Value {
+    json!({ "tag": top.tag, "observed": top.observed, "sampled": top.sampled, "error_bound": top.error_bound })
+}
+
+fn list(top: &Top) -> Value {
+    let mut answer = totals(top);
+    let value = |heavy: &crate::insight::heavy::Heavy| json!({ "value": heavy.value, "count": heavy.count, "error": heavy.error });
+    answer["values"] = top.values.iter().map(value).collect();
+    answer
+}
+
+fn unknown(insight: &Insight, tag: &str) -> Value {
+    let tops = insight.tops();
+    let tags: Vec<&str> = tops.iter().map(|top| top.tag.as_str()).collect();
+    let known = match tags.is_empty() {
+        true => "no tag is bucketed, or heavy_hitters.capacity is 0".to_owned(),
+        false => format!("there are: {}", tags.join(", ")),
+    };
+    json!({ "error": format!("no list for the tag {tag:?}; {known}") })
+}
+
+/// The value of `tag` in a query string.
+fn tag(query: &str) -> Option<String> {
+    let value = query.split('&').find_map(|pair| pair.strip_prefix("tag="))?;
+    Some(decoded(value).into_owned())
+}
+
+/// Undoes percent-encoding; what is none stays as it is.
+fn decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains(['%', '+']) {
+        return Cow::Borrowed(text);
+    }
+    let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
+    let mut bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    while let [first, rest @ ..] = bytes {
+        bytes = rest;
+        out.push(match (first, digit(rest.first()), digit(rest.get(1))) {
+            (b'%', Some(high), Some(low)) => {
+                bytes = &rest[2..];
+                (high * 16 + low) as u8
+            }
+            (b'+', ..) => b' ',
+            _ => *first,
+        });
+    }
+    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tag_is_found_and_decoded() {
+        for (query, expected) in [
+            ("", None),
+            ("tag=user_id", Some("user_id")),
+            ("x=1&tag=user%5Fid&tag=other", Some("user_id")),
+            ("tag=", Some("")),
+            ("tags=a", None),
+            ("tag=a+b%20c%", Some("a b c%")),
+            ("tag=%zz%C3%A4%ff", Some("%zzä\u{fffd}")),
+        ] {
+            assert_eq!(tag(query).as_deref(), expected, "{query:?}");
+        }
+    }
+}
