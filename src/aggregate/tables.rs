@@ -83,6 +83,8 @@ pub struct Family {
     lines: u64,
     overflow: Option<u32>,
     values: LabelValues,
+    /// The limits that were noted of it, a bit for each.
+    limited: u8,
 }
 
 /// One label set of a family.
@@ -135,7 +137,7 @@ impl Tables {
             if family.kind != wanted.kind {
                 return Err(DropReason::TypeConflict);
             }
-            if let Some(placed) = self.existing(number, as_text(text)) {
+            if let Some(placed) = self.existing(number, text) {
                 return Ok(placed);
             }
         } else if self.clashes(wanted.name, wanted.kind) {
@@ -155,14 +157,14 @@ impl Tables {
             };
             let folded = labels.fold(&mut folds);
             if folded > 0 {
-                self.note_limit(wanted.name, Limit::MaxValues);
+                self.note_limit(known, Limit::MaxValues);
                 if wanted.kind == Kind::Gauge {
                     return Err(DropReason::Cardinality);
                 }
                 self.counts.folded += folded;
                 text.clear();
                 labels.render(text);
-                if let Some(placed) = self.existing(number, as_text(text)) {
+                if let Some(placed) = self.existing(number, text) {
                     return Ok(placed);
                 }
             }
@@ -171,9 +173,9 @@ impl Tables {
         // Second rung: near a limit, or made too fast, a series keeps only labels that somebody answers for.
         let mut again = Retry::Never;
         let may_merge = wanted.kind != Kind::Gauge;
-        let limit = may_merge.then(|| self.crowded(known, wanted, text, gate)).flatten();
+        let limit = may_merge.then(|| self.crowded(known, wanted, labels, text, gate)).flatten();
         if let Some(limit) = limit {
-            self.note_limit(wanted.name, limit);
+            self.note_limit(known, limit);
             if limit == Limit::NewSeriesPerSecond {
                 again = Retry::NextSecond;
             }
@@ -181,22 +183,23 @@ impl Tables {
                 self.counts.simplified += 1;
                 text.clear();
                 labels.render(text);
-                if let Some(placed) = known.and_then(|number| self.existing(number, as_text(text))) {
+                if let Some(placed) = known.and_then(|number| self.existing(number, text)) {
                     return Ok(Placed { again, ..placed });
                 }
             }
         }
 
         // Third rung: at a limit the family's overflow series takes what may be merged.
-        let passed = limits.passed(self.cost(known, wanted, text), self.used(known), self.counts.used);
+        let cost = self.cost(known, wanted, labels, text);
+        let passed = limits.passed(cost, self.used(known), self.counts.used);
         if let Some(limit) = passed {
-            self.note_limit(wanted.name, limit);
+            self.note_limit(known, limit);
             if !may_merge {
                 return Err(DropReason::Cardinality);
             }
             if wanted.sight == Sight::Second {
                 // Idle series may give way to this one, so it asks once more when the sweep has been.
-                self.wanted_lines += self.cost(known, wanted, text).lines;
+                self.wanted_lines += cost.lines;
                 again = Retry::AfterSweep;
             }
         }
@@ -215,18 +218,26 @@ impl Tables {
     }
 
     /// Why a new series must be simplified, if it must.
-    fn crowded(&self, known: Option<u32>, wanted: &Wanted<'_>, text: &[u8], gate: &Gate) -> Option<Limit> {
-        let near = gate.limits.neared(self.cost(known, wanted, text), self.used(known), self.counts.used);
+    fn crowded(
+        &self,
+        known: Option<u32>,
+        wanted: &Wanted<'_>,
+        labels: &LabelSet,
+        text: &[u8],
+        gate: &Gate,
+    ) -> Option<Limit> {
+        let cost = self.cost(known, wanted, labels, text);
+        let near = gate.limits.neared(cost, self.used(known), self.counts.used);
         near.or_else(|| (!gate.may_make_series()).then_some(Limit::NewSeriesPerSecond))
     }
 
     /// What a series with these rendered labels would cost, its family too if that is new.
-    fn cost(&self, known: Option<u32>, wanted: &Wanted<'_>, text: &[u8]) -> Usage {
+    fn cost(&self, known: Option<u32>, wanted: &Wanted<'_>, labels: &LabelSet, text: &[u8]) -> Usage {
         let (bounds, family) = match known {
             Some(number) => (&self.family(number).bounds, 0),
             None => (wanted.bounds, FAMILY_BYTES + (wanted.name.len() * 2 + wanted.written.len().min(256)) as u64),
         };
-        let bytes = family + series_bytes(wanted.kind, bounds, as_text(text), self.shards);
+        let bytes = family + series_bytes(wanted.kind, bounds, labels.len(), text.len(), self.shards);
         Usage { lines: wanted.kind.lines(bounds), bytes }
     }
 
@@ -235,7 +246,7 @@ impl Tables {
     }
 
     /// The place of a series that is there; one that was about to go stays.
-    fn existing(&mut self, number: u32, labels: &str) -> Option<Placed> {
+    fn existing(&mut self, number: u32, labels: &[u8]) -> Option<Placed> {
         let Self { families, hasher, .. } = self;
         let family = families[number as usize].as_mut()?;
         let place = family.position(hasher, labels)?;
@@ -250,7 +261,7 @@ impl Tables {
             return Some(self.family(number).place(place));
         }
         // A user's own series of these very labels stays what it is, and takes what overflows.
-        if let Some(placed) = self.existing(number, labels) {
+        if let Some(placed) = self.existing(number, labels.as_bytes()) {
             return Some(placed.place);
         }
         let lines = self.counts.used.lines;
@@ -260,7 +271,7 @@ impl Tables {
         self.counts.used.lines = lines;
         let Self { families, hasher, .. } = self;
         let family = families[number as usize].as_mut()?;
-        family.overflow = family.position(hasher, labels);
+        family.overflow = family.position(hasher, labels.as_bytes());
         Some(place)
     }
 
@@ -280,6 +291,7 @@ impl Tables {
             lines: 0,
             overflow: None,
             values: LabelValues::default(),
+            limited: 0,
         };
         self.counts.used.bytes += family.own_bytes();
         self.counts.families += 1;
@@ -314,14 +326,15 @@ impl Tables {
             }
         };
         let list = &family.series;
-        let hash = |place: &u32| list[*place as usize].as_ref().map_or(0, |series| hasher.hash_one(&*series.labels));
-        family.index.insert_unique(hasher.hash_one(labels), place, hash);
+        let hash =
+            |place: &u32| list[*place as usize].as_ref().map_or(0, |series| hasher.hash_one(series.labels.as_bytes()));
+        family.index.insert_unique(hasher.hash_one(labels.as_bytes()), place, hash);
         family.values.add(hasher, labels);
         let lines = family.kind.lines(&family.bounds);
         family.lines += lines;
         counts.created += 1;
         counts.used.lines += lines;
-        counts.used.bytes += series_bytes(family.kind, &family.bounds, labels, *shards);
+        counts.used.bytes += series_bytes(family.kind, &family.bounds, rendered(labels).count(), labels.len(), *shards);
         Some(family.place(place))
     }
 
@@ -331,14 +344,17 @@ impl Tables {
         let Self { families, hasher, sharded, shared, counts, shards, .. } = self;
         let Some(family) = families.get_mut(id.family as usize).and_then(Option::as_mut) else { return false };
         let Some(series) = family.series.get_mut(id.place as usize).and_then(Option::take) else { return false };
-        if let Ok(entry) = family.index.find_entry(hasher.hash_one(&*series.labels), |place| *place == id.place) {
+        if let Ok(entry) =
+            family.index.find_entry(hasher.hash_one(series.labels.as_bytes()), |place| *place == id.place)
+        {
             entry.remove();
         }
         family.free.push(id.place);
         family.values.remove(hasher, &series.labels);
         let space = if family.kind == Kind::Gauge { shared } else { sharded };
         space.give_back(series.cell, family.kind.cells(&family.bounds));
-        counts.used.bytes -= series_bytes(family.kind, &family.bounds, &series.labels, *shards);
+        counts.used.bytes -=
+            series_bytes(family.kind, &family.bounds, rendered(&series.labels).count(), series.labels.len(), *shards);
         if family.overflow == Some(id.place) {
             family.overflow = None;
         } else {
@@ -360,10 +376,17 @@ impl Tables {
         true
     }
 
-    fn note_limit(&mut self, family: &str, limit: Limit) {
-        let known = self.limited.iter().any(|(name, other)| **name == *family && *other == limit);
+    /// Notes that a family ran into a limit; a family that does not exist yet is noted once it does, if it does again.
+    fn note_limit(&mut self, number: Option<u32>, limit: Limit) {
+        let Some(family) = number.and_then(|number| self.families[number as usize].as_mut()) else { return };
+        if family.limited & 1 << limit.index() != 0 {
+            return;
+        }
+        family.limited |= 1 << limit.index();
+        let family = family.name.clone();
+        let known = self.limited.iter().any(|(name, other)| *name == family && *other == limit);
         if !known && self.limited.len() < MOST_LIMITED {
-            self.limited.push((family.into(), limit));
+            self.limited.push((family, limit));
         }
     }
 
@@ -450,8 +473,10 @@ impl Family {
         FAMILY_BYTES + (self.name.len() + self.help.len()) as u64
     }
 
-    fn position(&self, hasher: &RandomState, labels: &str) -> Option<u32> {
-        let is_it = |place: &u32| self.series[*place as usize].as_ref().is_some_and(|series| *series.labels == *labels);
+    fn position(&self, hasher: &RandomState, labels: &[u8]) -> Option<u32> {
+        let is_it = |place: &u32| {
+            self.series[*place as usize].as_ref().is_some_and(|series| series.labels.as_bytes() == labels)
+        };
         self.index.find(hasher.hash_one(labels), is_it).copied()
     }
 
@@ -485,11 +510,10 @@ impl Kind {
     }
 }
 
-/// What a series of these rendered labels takes.
-fn series_bytes(kind: Kind, bounds: &Bounds, labels: &str, shards: u64) -> u64 {
+/// What a series with so many labels of so many bytes, rendered, takes.
+fn series_bytes(kind: Kind, bounds: &Bounds, labels: usize, text: usize, shards: u64) -> u64 {
     let shards = if kind == Kind::Gauge { 1 } else { shards };
-    let values = rendered(labels).count() as u64 * VALUE_BYTES;
-    SERIES_BYTES + labels.len() as u64 + kind.cells(bounds) as u64 * 8 * shards + values
+    SERIES_BYTES + text as u64 + kind.cells(bounds) as u64 * 8 * shards + labels as u64 * VALUE_BYTES
 }
 
 /// Rendered labels as text: they are made from names and values that were checked to be UTF-8.

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use memchr::memchr3_iter;
+
 use crate::model::TagDropReason;
 
 /// Where a label comes from, which decides what a limit may do to it.
@@ -105,6 +107,16 @@ impl LabelSet {
         labels.sort_unstable_by(|a, b| bytes[a.name.clone()].cmp(&bytes[b.name.clone()]));
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
     /// Names and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.labels.iter().map(|label| (&self.bytes[label.name.clone()], &self.bytes[label.value.clone()]))
@@ -131,14 +143,17 @@ pub fn write_label(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 
 /// Appends a value as it stands between its quotes.
 pub fn escape(value: &[u8], out: &mut Vec<u8>) {
-    for byte in value {
-        match byte {
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            _ => out.push(*byte),
-        }
+    let mut copied = 0;
+    for at in memchr3_iter(b'\\', b'"', b'\n', value) {
+        out.extend_from_slice(&value[copied..at]);
+        out.extend_from_slice(match value[at] {
+            b'\n' => b"\\n",
+            b'"' => b"\\\"",
+            _ => b"\\\\",
+        });
+        copied = at + 1;
     }
+    out.extend_from_slice(&value[copied..]);
 }
 
 /// The names and escaped values in rendered labels.

@@ -15,6 +15,13 @@ pub fn escape(raw: &[u8], out: &mut Vec<u8>) {
     if raw.first().is_some_and(u8::is_ascii_digit) {
         out.push(b'_');
     }
+    // Most names have neither: then every byte stands for itself or becomes one `_`.
+    if !raw.iter().any(|byte| *byte == b'-' || !byte.is_ascii()) {
+        let start = out.len();
+        out.extend_from_slice(raw);
+        out[start..].iter_mut().filter(|byte| !byte.is_ascii_alphanumeric()).for_each(|byte| *byte = b'_');
+        return;
+    }
     let mut dash = false;
     for byte in raw {
         match byte {
