@@ -80,8 +80,10 @@ pub enum Retry {
     Never,
     /// It came too fast; a second later there may be room.
     NextSecond,
-    /// Idle series may have given way once the sweep has been; asks once.
+    /// Idle series may have given way once the sweep has been.
     AfterSweep,
+    /// What is in the way may be gone one day.
+    NowAndThen,
 }
 
 /// How often an identity was seen before it asks for a place.

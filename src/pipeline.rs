@@ -35,6 +35,9 @@ use crate::telemetry::{Books, Count, Tally};
 /// Seconds after which idle series have given way: one sweep marks them, the next removes them.
 const SWEPT_AFTER: Tick = 4;
 
+/// Seconds after which an identity that had to give way asks whether it still has to.
+const NOW_AND_THEN: Tick = 60;
+
 /// Everything that the stages are told by the configuration; swapped as a whole.
 pub struct Rules {
     /// Dialects and signs.
@@ -342,6 +345,7 @@ impl Stages {
             Retry::Never => Tick::MAX,
             Retry::NextSecond => self.now + 1,
             Retry::AfterSweep => self.now + SWEPT_AFTER,
+            Retry::NowAndThen => self.now + NOW_AND_THEN,
         };
         let drops = self.resolved.tag_drops;
         let tag_drops = (outcome.is_ok() && drops.iter().any(|n| *n > 0)).then(|| Box::new(drops));

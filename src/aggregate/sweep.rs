@@ -20,6 +20,10 @@ use crate::telemetry::ExpiryCause;
 const MOST: usize = 4096;
 /// Series looked at under one lock.
 const CHUNK: usize = 16_384;
+/// Seconds for which room is kept for those who asked for it; they ask again within four.
+const RESERVED: Tick = 5;
+/// Series removed under one lock.
+const REMOVED: usize = 128;
 
 /// What the sweep remembers from one second to the next.
 #[derive(Debug, Default)]
@@ -46,7 +50,15 @@ impl Store {
         if !self.grace.is_passed() {
             return;
         }
-        let names = self.remove(std::mem::take(&mut sweep.pending));
+        {
+            let mut tables = self.lock();
+            if now >= tables.reserved_until {
+                tables.reserved_lines = 0;
+            }
+        }
+        let pending = std::mem::take(&mut sweep.pending);
+        // Reduced without a shortcut: each part is to be removed.
+        let names = pending.chunks(REMOVED).fold(false, |names, part| self.remove(part, now) | names);
         let mut doomed = self.mark(self.candidates(now, limits), &mut sweep.pending);
         doomed.names = names;
         if !doomed.is_empty() {
@@ -55,10 +67,10 @@ impl Store {
     }
 
     /// Removes marked series that were not used since; says whether a family went with its last.
-    fn remove(&self, pending: Vec<(SeriesId, Tick)>) -> bool {
+    fn remove(&self, pending: &[(SeriesId, Tick)], now: Tick) -> bool {
         let mut names = false;
         let mut reader = self.read();
-        for (id, marked_at) in pending {
+        for (id, marked_at) in pending.iter().copied() {
             let Some(family) = reader.tables.family_mut(id.family, id.serial) else { continue };
             let kind = family.kind();
             let cells = kind.cells(family.bounds());
@@ -72,7 +84,10 @@ impl Store {
                 } else {
                     reader.shards.iter().for_each(|shard| shard.clear(cell, cells));
                 }
+                let lines = reader.tables.counts.used.lines;
                 names |= reader.tables.remove(id);
+                reader.tables.reserved_lines += lines - reader.tables.counts.used.lines;
+                reader.tables.reserved_until = now + RESERVED;
                 self.books.expired[ExpiryCause::Evicted.index()].fetch_add(1, Relaxed);
             }
         }
@@ -82,8 +97,9 @@ impl Store {
 
     /// The series idle longest, as many as make room for what was asked for.
     fn candidates(&self, now: Tick, limits: &Limits) -> Vec<Candidate> {
-        let wanted = std::mem::take(&mut self.lock().wanted_lines);
-        let Some(latest) = now.checked_sub(limits.evict_idle_after.as_secs()).filter(|_| wanted > 0) else {
+        let mut wanted = std::mem::take(&mut self.lock().wanted);
+        let any = wanted.of_all > 0 || !wanted.of_family.is_empty();
+        let Some(latest) = now.checked_sub(limits.evict_idle_after.as_secs()).filter(|_| any) else {
             return Vec::new();
         };
         let mut longest = BinaryHeap::new();
@@ -99,6 +115,9 @@ impl Store {
                     let (Some(family), Some(series)) = (family, series) else { continue };
                     let overflow = family.is_overflow(place as u32);
                     let last_used = reader.last_used(family.kind(), series);
+                    if wanted.of_all == 0 && !wanted.of_family.contains_key(&(number as u32)) {
+                        continue;
+                    }
                     if last_used > latest || (overflow && !family.is_overflow_only()) {
                         continue;
                     }
@@ -116,11 +135,12 @@ impl Store {
                 break;
             }
         }
-        let mut room = 0;
         let mut chosen = longest.into_sorted_vec();
         chosen.retain(|candidate| {
-            let takes = room < wanted;
-            room += candidate.lines;
+            let of_family = wanted.of_family.get_mut(&candidate.id.family).filter(|lines| **lines > 0);
+            let lines = of_family.unwrap_or(&mut wanted.of_all);
+            let takes = *lines > 0;
+            *lines = lines.saturating_sub(candidate.lines);
             takes
         });
         chosen

@@ -5,6 +5,7 @@
 //! Not here: what a limit says (`admit`), numbers (`cells`), who may still remember a series (`grace`).
 //! Always: what is counted in lines and bytes is what is there; a family exists while it has a series.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use hashbrown::HashTable;
 
 use super::bounds::Bounds;
 use super::cells::{Cell, CellSpace};
-use super::values::{LabelValues, VALUE_BYTES};
+use super::values::{LABEL_BYTES, LabelValues};
 use super::{Place, Placed, Retry, Sight, Wanted};
 use crate::admit::{Gate, Limit, Usage};
 use crate::clock::Tick;
@@ -50,12 +51,24 @@ pub(super) struct Tables {
     shards: u64,
     serial: u64,
     pub(super) counts: Counts,
-    /// Lines that second sights would have needed since the last sweep.
-    pub(super) wanted_lines: u64,
+    /// Lines that identities seen twice would have needed since the last sweep.
+    pub(super) wanted: WantedLines,
+    /// Lines that gave way and are kept for those who asked, until this tick.
+    pub(super) reserved_lines: u64,
+    pub(super) reserved_until: Tick,
     /// The first families to run into a limit, and which.
     pub(super) limited: Vec<(Box<str>, Limit)>,
     /// How many of them the books know.
     pub(super) limited_told: std::cell::Cell<usize>,
+}
+
+/// Lines wanted, by the limit that was in the way: only what counts against the same limit can make room.
+#[derive(Debug, Default)]
+pub(super) struct WantedLines {
+    /// Of any family.
+    pub(super) of_all: u64,
+    /// Of one family, by its number.
+    pub(super) of_family: HashMap<u32, u64>,
 }
 
 /// What is there, and what was done so far.
@@ -176,9 +189,7 @@ impl Tables {
         let limit = may_merge.then(|| self.crowded(known, wanted, labels, text, gate)).flatten();
         if let Some(limit) = limit {
             self.note_limit(known, limit);
-            if limit == Limit::NewSeriesPerSecond {
-                again = Retry::NextSecond;
-            }
+            again = if limit == Limit::NewSeriesPerSecond { Retry::NextSecond } else { Retry::NowAndThen };
             if labels.simplify(&limits.keep_labels) {
                 self.counts.simplified += 1;
                 text.clear();
@@ -191,17 +202,26 @@ impl Tables {
 
         // Third rung: at a limit the family's overflow series takes what may be merged.
         let cost = self.cost(known, wanted, labels, text);
-        let passed = limits.passed(cost, self.used(known), self.counts.used);
+        let mut used = self.counts.used;
+        if wanted.sight != Sight::Again {
+            used.lines += self.reserved_lines;
+        }
+        let passed = limits.passed(cost, self.used(known), used);
         if let Some(limit) = passed {
             self.note_limit(known, limit);
             if !may_merge {
                 return Err(DropReason::Cardinality);
             }
-            if wanted.sight == Sight::Second {
-                // Idle series may give way to this one, so it asks once more when the sweep has been.
-                self.wanted_lines += cost.lines;
-                again = Retry::AfterSweep;
+            // Idle series may give way to what was seen twice: it asks again each time the sweep has been.
+            if wanted.sight != Sight::First {
+                match known.filter(|_| limit == Limit::MaxSeriesPerFamily) {
+                    Some(number) => *self.wanted.of_family.entry(number).or_default() += cost.lines,
+                    None => self.wanted.of_all += cost.lines,
+                }
             }
+            again = if wanted.sight == Sight::First { again } else { Retry::AfterSweep };
+        } else if wanted.sight == Sight::Again {
+            self.reserved_lines = self.reserved_lines.saturating_sub(cost.lines);
         }
         let number = known.unwrap_or_else(|| self.make_family(wanted));
         if passed.is_some() {
@@ -513,7 +533,7 @@ impl Kind {
 /// What a series with so many labels of so many bytes, rendered, takes.
 fn series_bytes(kind: Kind, bounds: &Bounds, labels: usize, text: usize, shards: u64) -> u64 {
     let shards = if kind == Kind::Gauge { 1 } else { shards };
-    SERIES_BYTES + text as u64 + kind.cells(bounds) as u64 * 8 * shards + labels as u64 * VALUE_BYTES
+    SERIES_BYTES + text as u64 + kind.cells(bounds) as u64 * 8 * shards + labels as u64 * LABEL_BYTES
 }
 
 /// Rendered labels as text: they are made from names and values that were checked to be UTF-8.

@@ -513,3 +513,37 @@ fn two_weeks_of_churn_leave_the_tables_as_they_were() {
     let most = steady.iter().map(|(bytes, _)| *bytes).max().unwrap();
     assert!(steady.iter().all(|(bytes, lines)| *bytes * 2 >= most && *lines <= 50), "{steady:?}");
 }
+
+#[test]
+fn a_family_at_its_own_limit_takes_no_place_from_others() {
+    let bench = Bench::new(Limits { max_series_per_family: 2, ..wide() });
+    let limits = bench.gate.limits.clone();
+    for (name, labels) in [("a", r#"k="1""#), ("a", r#"k="2""#), ("b", ""), ("c", "")] {
+        bench.place_at(name, Kind::Counter, labels, Sight::First, 1).unwrap();
+    }
+    assert!(bench.place_at("a", Kind::Counter, r#"k="3""#, Sight::Second, 1000).unwrap().overflow);
+    (1000..1003).for_each(|now| bench.store.sweep(now, &limits));
+    assert_eq!(bench.evicted(), 1);
+    let left = bench.read();
+    assert!(["b{} 0", "c{} 0"].iter().all(|series| left.contains(&(*series).to_owned())), "{left:?}");
+    assert!(!bench.place_at("a", Kind::Counter, r#"k="3""#, Sight::Again, 1003).unwrap().overflow);
+}
+
+#[test]
+fn room_that_was_made_for_one_who_asked_is_not_given_to_a_passer_by() {
+    let bench = Bench::new(Limits { max_series: 1, ..wide() });
+    let limits = bench.gate.limits.clone();
+    bench.place_at("a", Kind::Counter, r#"k="1""#, Sight::First, 1).unwrap();
+    bench.place_at("a", Kind::Counter, r#"k="2""#, Sight::Second, 1000).unwrap();
+    (1000..1002).for_each(|now| bench.store.sweep(now, &limits));
+    assert_eq!(bench.evicted(), 1);
+    assert!(bench.place_at("a", Kind::Counter, r#"k="3""#, Sight::First, 1002).unwrap().overflow);
+    assert_eq!(bench.place_at("g", Kind::Gauge, "", Sight::First, 1002).err(), Some(DropReason::Cardinality));
+    assert!(!bench.place_at("a", Kind::Counter, r#"k="2""#, Sight::Again, 1002).unwrap().overflow);
+    // Room that nobody came for is free again after a few seconds.
+    bench.place_at("a", Kind::Counter, r#"k="4""#, Sight::Second, 2000).unwrap();
+    (2000..2002).for_each(|now| bench.store.sweep(now, &limits));
+    assert!(bench.place_at("g", Kind::Gauge, "", Sight::First, 2002).is_err());
+    bench.store.sweep(2007, &limits);
+    assert!(bench.place_at("g", Kind::Gauge, "", Sight::First, 2008).is_ok());
+}

@@ -11,50 +11,56 @@ use foldhash::fast::RandomState;
 
 use crate::map::labels::rendered;
 
-/// What a value costs in its table: key, count, and room to grow.
-pub(super) const VALUE_BYTES: u64 = 32;
+/// What a label of a series costs at most: an entry for its value and one for its name, each with room to grow.
+pub(super) const LABEL_BYTES: u64 = 80;
 
-/// Values by label.
+/// Values by label. Two flat tables, so that a label name costs no more than a value, and neither is ever searched.
 #[derive(Debug, Default)]
 pub(super) struct LabelValues {
-    labels: Vec<(Box<str>, HashMap<u64, u32, RandomState>)>,
+    /// By name and value: how many series have it.
+    series: HashMap<u64, u32, RandomState>,
+    /// By name: how many values it has.
+    values: HashMap<u64, u32, RandomState>,
 }
 
 impl LabelValues {
     /// Whether `value`, escaped, would be one more of `label` than `most`.
     pub(super) fn is_one_too_many(&self, hasher: &RandomState, label: &[u8], value: &[u8], most: usize) -> bool {
-        let values = self.labels.iter().find(|(name, _)| name.as_bytes() == label);
-        values.is_some_and(|(_, values)| values.len() >= most && !values.contains_key(&hasher.hash_one(value)))
+        let full = self.values.get(&hasher.hash_one(label)).is_some_and(|count| *count as usize >= most);
+        full && !self.series.contains_key(&hasher.hash_one((label, value)))
     }
 
     /// A series with these labels is made.
     pub(super) fn add(&mut self, hasher: &RandomState, labels: &str) {
         for (name, value) in rendered(labels) {
-            let place = self.labels.iter().position(|(known, _)| **known == *name).unwrap_or_else(|| {
-                self.labels.push((name.into(), HashMap::default()));
-                self.labels.len() - 1
-            });
-            *self.labels[place].1.entry(hasher.hash_one(value.as_bytes())).or_default() += 1;
+            let count = self.series.entry(hasher.hash_one((name.as_bytes(), value.as_bytes()))).or_default();
+            *count += 1;
+            if *count == 1 {
+                *self.values.entry(hasher.hash_one(name.as_bytes())).or_default() += 1;
+            }
         }
     }
 
     /// A series with these labels is removed.
     pub(super) fn remove(&mut self, hasher: &RandomState, labels: &str) {
         for (name, value) in rendered(labels) {
-            let Some(place) = self.labels.iter().position(|(known, _)| **known == *name) else { continue };
-            let values = &mut self.labels[place].1;
-            let hash = hasher.hash_one(value.as_bytes());
-            if let Some(count) = values.get_mut(&hash) {
-                *count -= 1;
-                if *count == 0 {
-                    values.remove(&hash);
-                }
-            }
-            if values.is_empty() {
-                self.labels.swap_remove(place);
+            let is_last = take_one(&mut self.series, hasher.hash_one((name.as_bytes(), value.as_bytes())));
+            if is_last {
+                take_one(&mut self.values, hasher.hash_one(name.as_bytes()));
             }
         }
     }
+}
+
+/// Counts one less under `key`, and says whether that was the last.
+fn take_one(counts: &mut HashMap<u64, u32, RandomState>, key: u64) -> bool {
+    let Some(count) = counts.get_mut(&key) else { return false };
+    *count -= 1;
+    let is_last = *count == 0;
+    if is_last {
+        counts.remove(&key);
+    }
+    is_last
 }
 
 #[cfg(test)]
@@ -74,6 +80,6 @@ mod tests {
         values.remove(&hasher, r#"a="1",b="y""#);
         assert!(!full(&values, "3"));
         values.remove(&hasher, r#"a="2",b="x""#);
-        assert!(values.labels.is_empty());
+        assert!(values.series.is_empty() && values.values.is_empty());
     }
 }

@@ -214,6 +214,8 @@ fn declare(config: &Config, rules: &Rules, store: &Store) {
             // As if used in the far future: never idle.
             now: Tick::MAX,
         };
+        let mut homeless = 0;
+        let mut refused = None;
         for combination in declared.combinations() {
             labels.clear();
             for (name, value) in &config.labels.add {
@@ -225,10 +227,16 @@ fn declare(config: &Config, rules: &Rules, store: &Store) {
             }
             labels.sort();
             match store.place(wanted, &mut labels, &mut text, &rules.gate) {
-                Ok(placed) if !placed.overflow => {}
-                Ok(_) => warn!(name = declared.name, "a declared series finds no place under [cardinality]"),
-                Err(reason) => warn!(name = declared.name, %reason, "a declared series cannot be made"),
+                Ok(placed) => homeless += u64::from(placed.overflow),
+                Err(reason) => {
+                    homeless += 1;
+                    refused = Some(reason.label());
+                }
             }
+        }
+        if homeless > 0 {
+            let (name, reason) = (&declared.name, refused.unwrap_or("cardinality"));
+            warn!(name, series = homeless, reason, "declared series find no place");
         }
     }
 }

@@ -333,7 +333,7 @@ impl Check<'_> {
             new_series_per_second: u32::try_from(new_series).unwrap_or(0),
             simplify_at: raw.simplify_at,
             keep_labels: raw.keep_labels.clone(),
-            evict_idle_after: self.duration("cardinality.evict_idle_after", &raw.evict_idle_after, SECOND..=YEAR),
+            evict_idle_after: self.duration("cardinality.evict_idle_after", &raw.evict_idle_after, 2 * SECOND..=YEAR),
             identity_cache_bytes: self.integer(
                 "cardinality.identity_cache_bytes",
                 raw.identity_cache_bytes,

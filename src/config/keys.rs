@@ -111,7 +111,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("cardinality.simplify_at", "0 to 1"),
     ("cardinality.keep_labels", "a list of label names: [a-zA-Z_][a-zA-Z0-9_]*, not starting with __"),
     ("cardinality.idle_ttl", "a duration, \"0s\" (until the limits need the place) to \"365d\""),
-    ("cardinality.evict_idle_after", "a duration, \"1s\" to \"365d\""),
+    ("cardinality.evict_idle_after", "a duration, \"2s\" to \"365d\""),
     ("cardinality.zero_first", "a duration, \"0s\" (at once) to \"1h\""),
     ("cardinality.identity_cache_bytes", "65536 to 1073741824"),
     ("declare", "a list of tables, [[declare]]"),

@@ -121,7 +121,7 @@ impl Pressure {
 
     /// Tells the pipeline how things are if an interval is over by `now`; says whether it did.
     pub(super) fn tell(&mut self, pipeline: &mut Pipeline, now: Duration) -> bool {
-        let elapsed = now - self.looked;
+        let elapsed = now.saturating_sub(self.looked);
         let interval = pipeline.sampling_interval();
         if elapsed < interval {
             return false;

@@ -227,7 +227,8 @@ impl Worker {
             let wait = match self.read(room, &mut pressure) {
                 Ok(batch) => {
                     failing = false;
-                    let wait = self.gather.after(batch.datagrams, batch.bytes, started - last_read, batch.full);
+                    let wait =
+                        self.gather.after(batch.datagrams, batch.bytes, started.saturating_sub(last_read), batch.full);
                     room = if batch.datagrams < SMALL_BATCH { SMALL_BATCH } else { BATCH };
                     wait
                 }
@@ -327,7 +328,7 @@ impl Worker {
                 self.sleep(Some(&self.socket), restless.then(|| self.pipeline.sampling_interval()));
             }
             Wait::Timer(until) => {
-                let spent = self.clock.now() - started;
+                let spent = self.clock.now().saturating_sub(started);
                 if spent < until {
                     self.sleep(None, Some(until - spent));
                 }

@@ -52,7 +52,7 @@ fn near_the_limit_series_keep_their_bucket_and_the_overflow_series_is_there_from
 fn idle_series_give_way_and_the_newcomer_gets_a_place_of_its_own() {
     let settings = [
         "cardinality.max_series=5",
-        "cardinality.evict_idle_after=1s",
+        "cardinality.evict_idle_after=2s",
         "cardinality.simplify_at=1",
         "listen.workers=1",
     ];
