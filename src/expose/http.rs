@@ -97,10 +97,15 @@ impl State {
     }
 }
 
-/// Whether a client at `peer` may see what is under `/api/v1/`.
-fn may_debug(api: DebugApi, peer: Option<IpAddr>) -> bool {
+/// Whether a client at `peer` that asks for `host` may see what is under `/api/v1/`.
+///
+/// A name other than `localhost` is refused on the loopback: a web page can have its own name resolve to this machine and
+/// read what a browser here gets (DNS rebinding). It cannot do so with an address.
+fn may_debug(api: DebugApi, peer: Option<IpAddr>, host: Option<&str>) -> bool {
     match api {
-        DebugApi::Loopback => peer.is_some_and(|peer| peer.to_canonical().is_loopback()),
+        DebugApi::Loopback => {
+            peer.is_some_and(|peer| peer.to_canonical().is_loopback()) && host.is_none_or(is_no_foreign_name)
+        }
         DebugApi::All => true,
         DebugApi::Off => false,
     }
@@ -278,11 +283,21 @@ fn respond(state: &State, request: &Request<Incoming>, peer: Option<IpAddr>) -> 
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    if request.uri().path().starts_with(DEBUG_PATHS) && !may_debug(state.debug_api, peer) {
+    let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("?"));
+    if request.uri().path().starts_with(DEBUG_PATHS) && !may_debug(state.debug_api, peer, host) {
         let text = "for clients on this machine only; http.debug_api = \"all\" opens it\n";
         return page(StatusCode::FORBIDDEN, PLAIN, text, request);
     }
     answer(state, request)
+}
+
+/// Whether a `Host` is an address or `localhost`, with or without a port.
+fn is_no_foreign_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name == "localhost" || name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
 }
 
 /// The exposition, in the format and coding asked for. `HEAD` gets the same headers, as far as they are known without
@@ -365,8 +380,28 @@ mod tests {
             (None, false),
         ] {
             let peer = peer.map(|peer| peer.parse().unwrap());
-            assert_eq!(may_debug(DebugApi::Loopback, peer), expected, "{peer:?}");
-            assert!(may_debug(DebugApi::All, peer) && !may_debug(DebugApi::Off, peer));
+            assert_eq!(may_debug(DebugApi::Loopback, peer, None), expected, "{peer:?}");
+            assert!(may_debug(DebugApi::All, peer, None) && !may_debug(DebugApi::Off, peer, None));
+        }
+    }
+
+    #[test]
+    fn a_page_that_has_its_name_resolve_to_this_machine_sees_nothing() {
+        let peer = Some("127.0.0.1".parse().unwrap());
+        for (host, expected) in [
+            ("127.0.0.1:9102", true),
+            ("127.0.0.1", true),
+            ("[::1]:9102", true),
+            ("localhost:9102", true),
+            ("localhost", true),
+            ("evil.example", false),
+            ("evil.example:9102", false),
+            ("localhost.evil.example", false),
+            ("?", false),
+            ("", false),
+        ] {
+            assert_eq!(may_debug(DebugApi::Loopback, peer, Some(host)), expected, "{host}");
+            assert!(may_debug(DebugApi::All, peer, Some(host)));
         }
     }
 
