@@ -38,6 +38,9 @@ macro_rules! closed_set {
 }
 pub(crate) use closed_set;
 
+/// Beginnings of metric names that user series must not take: our own, and those of Prometheus.
+pub const RESERVED_PREFIXES: [&str; 3] = ["statsieve_", "process_", "scrape_"];
+
 closed_set! {
     /// What a line says it carries; the second `|` part, or the prefix of an event or service check.
     pub enum SampleType {

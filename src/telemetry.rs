@@ -387,9 +387,9 @@ families! {
     SERIES_CREATED = Counter("statsieve_series_created", "", "Series made.");
     SERIES_EXPIRED = Counter("statsieve_series_expired", "", "Series removed, by what removed them.").by(&["cause"]);
     SERIES_SIMPLIFIED = Counter("statsieve_series_simplified", "",
-        "Label sets that kept only some of their labels, near a limit or made too fast.");
+        "Times that a new label set kept only some of its labels, near a limit or made too fast.");
     VALUES_FOLDED = Counter("statsieve_label_values_folded", "",
-        "Label values that became other, since their label had as many as it may have.");
+        "Times that a label value became other, since its label had as many as it may have.");
     LIMITED_FAMILY = Gauge("statsieve_limited_family_info", "",
         "Families that ran into a limit, and which; the first twenty.").by(&["family", "limit"]);
     OVERFLOW = Counter("statsieve_overflow_samples", "",

@@ -20,10 +20,9 @@ use crate::admit::{Gate, Limit, Usage};
 use crate::clock::Tick;
 use crate::map::Kind;
 use crate::map::labels::{LabelSet, escape, rendered};
-use crate::model::DropReason;
+use crate::model::{DropReason, RESERVED_PREFIXES};
 
-/// Names, or their beginnings, that user series must not take: ours, the scraper's, and what Prometheus makes itself.
-const RESERVED_PREFIXES: [&str; 3] = ["statsieve_", "process_", "scrape_"];
+/// Whole names that user series must not take, beside those that begin with one of [`RESERVED_PREFIXES`].
 const RESERVED_NAMES: [&str; 5] =
     ["up", "ALERTS", "ALERTS_FOR_STATE", "statsd_events_total", "statsd_service_check_status"];
 

@@ -5,6 +5,7 @@
 
 use std::io::{self, Write};
 
+use super::run::MOST_WORKERS;
 use super::{BAD_CONFIGURATION, OK};
 use crate::config::{self, Config, OwnMetrics, Sources};
 use crate::model::{DropReason, SampleType, TagDropReason};
@@ -14,8 +15,6 @@ use crate::telemetry::{Count, FIELD_LETTERS, LATENCY_BOUNDS, Listener};
 const HISTOGRAM_LINES: u64 = 3;
 /// Own metrics in `telemetry.own_metrics = "core"`.
 const CORE_LINES: u64 = 30;
-/// Most workers that `listen.workers = 0` chooses.
-const AUTOMATIC_WORKERS: u64 = 2;
 
 /// Sample lines a scrape can hold at most, by what they belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +60,7 @@ fn own_lines(config: &Config) -> u64 {
     // Levels and totals of the store, scrapes, reloads, actions and relayed lines by their closed labels; 20 are the
     // families that a limit has met, 10 are `process_*`.
     let others = 40 + 20 + 10;
-    let workers = config.listen.workers.map_or(AUTOMATIC_WORKERS, |workers| workers as u64);
+    let workers = config.listen.workers.unwrap_or(MOST_WORKERS) as u64;
     // Sampling rate and load of each worker.
     (by_listener + by_reason + Count::COUNT + histograms + others) as u64 + 2 * workers + estimates + registers
 }

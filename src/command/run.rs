@@ -32,7 +32,7 @@ use crate::pipeline::{Pipeline, Rules};
 use crate::telemetry::{Books, SeriesBooks, Telemetry};
 
 /// Most workers that `listen.workers = 0` starts: one takes millions of lines a second.
-const MOST_WORKERS: usize = 2;
+pub(super) const MOST_WORKERS: usize = 2;
 /// How long workers may take to empty their sockets.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// How often to look whether they have.

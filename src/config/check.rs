@@ -23,6 +23,7 @@ use super::{
     GaugeSign, HeavyHitters, Http, Labels, Listen, Log, LogFormat, LogLevel, MsUnit, Naming, Observer, OwnMetrics,
     Parse, RateLimit, Sampling, SamplingMode, Telemetry, Window,
 };
+use crate::model::RESERVED_PREFIXES;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -174,7 +175,7 @@ impl Check<'_> {
     }
 
     fn naming(&mut self, raw: &raw::Naming) -> Naming {
-        let taken = ["statsieve_", "process_", "scrape_"].iter().any(|taken| raw.prefix.starts_with(taken));
+        let taken = RESERVED_PREFIXES.iter().any(|taken| raw.prefix.starts_with(taken));
         self.require(is_name_part(&raw.prefix) && !taken, "naming.prefix");
         self.require(is_name_part(&raw.counter_suffix), "naming.counter_suffix");
         self.require(is_name_part(&raw.timer_suffix), "naming.timer_suffix");

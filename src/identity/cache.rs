@@ -1,7 +1,8 @@
 //! Remembers the answer for identities that come again.
 //!
 //! In: identity bytes and their hash. Out: what was stored for them.
-//! Always: entries, keys and table stay under the limit in bytes; an identity is stored at its second sight, so a
+//! Always: entries, keys and table stay under the limit in bytes (what an entry's value keeps on the heap, as few do, and
+//! the allocator's own share lie beside it); an identity is stored at its second sight, so a
 //! stream of one-off values passes by without pushing hot identities out.
 //!
 //! What gives way is the least recently used by the clock algorithm: a hand goes round, spares what was used since
