@@ -8,7 +8,9 @@
 
 pub mod bounds;
 pub mod cells;
+pub mod census;
 pub mod grace;
+mod names;
 mod sweep;
 mod tables;
 mod values;
@@ -106,6 +108,8 @@ pub struct Wanted<'a> {
     pub written: &'a str,
     /// What the family is.
     pub kind: Kind,
+    /// Whether the sample is a time (`ms`).
+    pub timed: bool,
     /// Bounds, if this makes a histogram family.
     pub bounds: &'a Arc<Bounds>,
     /// Rendered labels of the overflow series.

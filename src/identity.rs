@@ -132,6 +132,37 @@ impl TagRules {
         }
     }
 
+    /// A line, good or bad, as a person may see it: what stands behind the name of a bucketed tag is struck out, in every
+    /// dialect. Bytes that are no UTF-8 are replaced.
+    ///
+    /// Reads no more than the first `most` bytes. Allocates.
+    pub fn struck(&self, line: &[u8], most: usize) -> String {
+        let line = &line[..line.len().min(most)];
+        let mut out = Vec::with_capacity(line.len());
+        let (mut key, mut copied, mut at) = (0, 0, 0);
+        while let Some(byte) = line.get(at) {
+            at += 1;
+            match byte {
+                b':' | b'=' => {
+                    if let TagAction::Bucket(_) = self.action_as_exposed(&line[key..at - 1]) {
+                        // Tags in a name end with it, at its colon; those behind the type at the next field.
+                        let end = if *byte == b'=' { b':' } else { b'|' };
+                        out.extend_from_slice(&line[copied..at]);
+                        out.extend_from_slice("\u{2026}".as_bytes());
+                        let length = line[at..].iter().position(|byte| *byte == b',' || *byte == end);
+                        at += length.unwrap_or(line.len() - at);
+                        copied = at;
+                    }
+                    key = at;
+                }
+                b',' | b'|' | b'#' | b'[' | b']' | b' ' => key = at,
+                _ => {}
+            }
+        }
+        out.extend_from_slice(&line[copied..]);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
     /// Writes the identity of a sample into `out` and returns how many tags `labels.drop` took out. `seen` hears of the
     /// value of each tag that is bucketed under the name it is written by, of observations that lose the tag too.
     ///

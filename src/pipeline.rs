@@ -30,6 +30,7 @@ use crate::map::{Kind, Mapper, Resolved, TagDrops};
 use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
 use crate::parse::number::Number;
 use crate::parse::{Line, Sample, Values, glance, scan, unknown_letters};
+use crate::telemetry::refusals::{self, Refusals};
 use crate::telemetry::{Books, Count, Tally};
 
 /// Seconds after which idle series have given way: one sweep marks them, the next removes them.
@@ -117,6 +118,9 @@ struct Stages {
     watcher: Watcher,
     /// Time of the batch in milliseconds.
     now_ms: u64,
+    refusals: Arc<Refusals>,
+    /// For each reason the tick from which on a refused line is noted again.
+    note_from: [Tick; DropReason::COUNT],
 }
 
 /// What became of an identity when it was new.
@@ -153,8 +157,16 @@ impl Pipeline {
             worker,
             watcher,
             now_ms: 0,
+            refusals: Arc::default(),
+            note_from: [0; DropReason::COUNT],
         };
         Self { rules: RulesCache::new(rules), stages }
+    }
+
+    /// Notes refused lines in `refusals`, which all workers share.
+    pub fn with_refusals(mut self, refusals: Arc<Refusals>) -> Self {
+        self.stages.refusals = refusals;
+        self
     }
 
     /// Takes every line of a datagram to its end.
@@ -249,17 +261,33 @@ impl Stages {
     #[inline(always)]
     fn line(&mut self, rules: &Rules, text: &[u8], ascii: bool) {
         self.tally.add(Count::Lines, 1);
-        if text.len() > rules.max_line_bytes {
-            return self.tally.dropped(DropReason::LineTooLong);
-        }
-        if !ascii && std::str::from_utf8(text).is_err() {
-            return self.tally.dropped(DropReason::InvalidUtf8);
-        }
-        let outcome =
-            if self.sampler.thins() { self.thinned(rules, text) } else { self.samples::<false>(rules, text, 1.0) };
+        let outcome = if text.len() > rules.max_line_bytes {
+            Err(Refusal::new(DropReason::LineTooLong, rules.max_line_bytes))
+        } else if !ascii && std::str::from_utf8(text).is_err() {
+            Err(Refusal::new(DropReason::InvalidUtf8, 0))
+        } else if self.sampler.thins() {
+            self.thinned(rules, text)
+        } else {
+            self.samples::<false>(rules, text, 1.0)
+        };
         if let Err(refusal) = outcome {
             self.tally.dropped(refusal.reason);
+            self.note(rules, text, refusal.reason);
         }
+    }
+
+    /// Notes a line that was refused, or a value of which was: one a second for each reason.
+    #[inline]
+    fn note(&mut self, rules: &Rules, text: &[u8], reason: DropReason) {
+        if self.note_from[reason.index()] <= self.now {
+            self.note_from[reason.index()] = self.now + 1;
+            self.note_now(rules, text, reason);
+        }
+    }
+
+    #[cold]
+    fn note_now(&self, rules: &Rules, text: &[u8], reason: DropReason) {
+        self.refusals.note(self.now, reason, rules.tags.struck(text, 2 * refusals::MAX_BYTES));
     }
 
     /// The same under sampling: draws for a line before it is read, where it is one that may be left out.
@@ -302,8 +330,8 @@ impl Stages {
             self.oddities(sample);
         }
         let plain = matches!(sample.values, Values::One(_)) && sample.weight == 1.0;
-        if !plain && self.refuses(rules, sample) {
-            return;
+        if !plain && let Some(reason) = self.refuses(rules, sample) {
+            return self.note(rules, text, reason);
         }
         let dropped = rules.tags.identify(line, sample, &mut self.identity, &mut self.watcher);
         if dropped > 0 {
@@ -312,16 +340,19 @@ impl Stages {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(&self.identity);
         let hash = hasher.finish();
-        match self.cache.get(hash, &self.identity) {
+        let outcome = match self.cache.get(hash, &self.identity) {
             Some(answer) if self.now < answer.again_at => {
                 self.tally.add(Count::CacheHits, 1);
-                answer.take(rules, sample, &mut self.recorder, &mut self.leases, &mut self.tally);
+                answer.take(rules, sample, &mut self.recorder, &mut self.leases, &mut self.tally)
             }
             Some(_) => self.new_identity(rules, text, line, sample, hash, Sight::Again),
             None => {
                 let sight = if self.cache.sighted(hash) { Sight::Second } else { Sight::First };
-                self.new_identity(rules, text, line, sample, hash, sight);
+                self.new_identity(rules, text, line, sample, hash, sight)
             }
+        };
+        if let Err(reason) = outcome {
+            self.note(rules, text, reason);
         }
     }
 
@@ -335,7 +366,7 @@ impl Stages {
         sample: &Sample<'_>,
         hash: u64,
         sight: Sight,
-    ) {
+    ) -> Result<(), DropReason> {
         self.tally.add(Count::CacheMisses, 1);
         let (outcome, overflow, family, again) = match self.find(rules, text, line, sample, sight) {
             Ok(placed) => (Ok(placed.place), placed.overflow, placed.family, placed.again),
@@ -350,10 +381,11 @@ impl Stages {
         let drops = self.resolved.tag_drops;
         let tag_drops = (outcome.is_ok() && drops.iter().any(|n| *n > 0)).then(|| Box::new(drops));
         let answer = Answer { outcome, overflow, family, again_at, tag_drops };
-        answer.take(rules, sample, &mut self.recorder, &mut self.leases, &mut self.tally);
+        let outcome = answer.take(rules, sample, &mut self.recorder, &mut self.leases, &mut self.tally);
         if sight != Sight::First {
             self.cache.insert(hash, &self.identity, answer);
         }
+        outcome
     }
 
     /// The place of a sample, as far as the limits allow.
@@ -378,6 +410,7 @@ impl Stages {
             name: self::text(name),
             written: self::text(&written),
             kind,
+            timed: sample.kind == SampleType::Timer,
             bounds: &rules.bounds,
             overflow_labels: &rules.overflow_labels,
             sight,
@@ -386,22 +419,23 @@ impl Stages {
         self.store.place(wanted, labels, &mut self.labels, &rules.gate)
     }
 
-    /// Whether no value of a sample can be recorded, whatever its series; each is counted for its own reason then.
+    /// Whether no value of a sample can be recorded, whatever its series; each is counted for its own reason then, and
+    /// the first of them returned.
     ///
     /// Asked before anything else of the sample: it makes no series, nor does it decide what type a name has. A plain
     /// number of weight 1 need not be asked.
     #[inline(never)]
-    fn refuses(&mut self, rules: &Rules, sample: &Sample<'_>) -> bool {
-        let Some(kind) = Kind::of(sample.kind) else { return false };
+    fn refuses(&mut self, rules: &Rules, sample: &Sample<'_>) -> Option<DropReason> {
+        let kind = Kind::of(sample.kind)?;
         let refusals = sample.values.numbers().map(|number| match number {
             Ok(number) => admits(kind, rules.mapper.in_base_unit(sample.kind, number.value), sample.weight).err(),
             Err((reason, _)) => Some(reason),
         });
         if refusals.clone().any(|refusal| refusal.is_none()) {
-            return false;
+            return None;
         }
-        refusals.flatten().for_each(|reason| self.tally.dropped(reason));
-        true
+        refusals.clone().flatten().for_each(|reason| self.tally.dropped(reason));
+        refusals.flatten().next()
     }
 
     #[cold]
@@ -413,6 +447,9 @@ impl Stages {
 
 impl Answer {
     /// Records the values of a sample of this identity, or counts why not.
+    ///
+    /// # Errors
+    /// Why one of the values was not recorded; all of them are counted already.
     #[inline]
     fn take(
         &self,
@@ -421,30 +458,31 @@ impl Answer {
         recorder: &mut Recorder,
         leases: &mut Leases,
         tally: &mut Tally,
-    ) {
+    ) -> Result<(), DropReason> {
         let place = match &self.outcome {
             Ok(place) => place,
             Err(reason) => {
                 // A set's value is its whole text, colons and all.
                 let values = if sample.kind == SampleType::Set { 1 } else { sample.values.numbers().count() };
                 (0..values).for_each(|_| tally.dropped(*reason));
-                return;
+                return Err(*reason);
             }
         };
-        match sample.values {
+        let outcome = match sample.values {
             Values::One(value) => {
-                self.record(rules, sample, place, Number { value, signed: false }, recorder, leases, tally);
+                self.record(rules, sample, place, Number { value, signed: false }, recorder, leases, tally)
             }
             Values::Text(_) => self.take_all(rules, sample, place, recorder, leases, tally),
-        }
+        };
         if let Some(drops) = &self.tag_drops {
             for (reason, n) in TagDropReason::ALL.iter().zip(**drops) {
                 tally.tags_dropped(*reason, u64::from(n));
             }
         }
+        outcome
     }
 
-    /// Records one value, or counts why not.
+    /// Records one value, or counts why not and returns it.
     #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "what it writes to is borrowed beside the cache that it stands in")]
     fn record(
@@ -456,15 +494,17 @@ impl Answer {
         recorder: &mut Recorder,
         leases: &mut Leases,
         tally: &mut Tally,
-    ) {
+    ) -> Result<(), DropReason> {
         if let Some(quotas) = &rules.quotas
             && !leases.take(quotas, self.family)
         {
-            return tally.dropped(DropReason::RateLimited);
+            tally.dropped(DropReason::RateLimited);
+            return Err(DropReason::RateLimited);
         }
         let value = rules.mapper.in_base_unit(sample.kind, number.value);
         let relative = number.signed && rules.parse.gauge_sign == GaugeSign::Delta;
-        match recorder.record(place, value, sample.weight, relative) {
+        let outcome = recorder.record(place, value, sample.weight, relative);
+        match outcome {
             Ok(()) => {
                 tally.recorded(sample.kind);
                 if self.overflow {
@@ -473,6 +513,7 @@ impl Answer {
             }
             Err(reason) => tally.dropped(reason),
         }
+        outcome
     }
 
     /// The same for every value of a text that is no plain number.
@@ -485,13 +526,28 @@ impl Answer {
         recorder: &mut Recorder,
         leases: &mut Leases,
         tally: &mut Tally,
-    ) {
+    ) -> Result<(), DropReason> {
+        let mut all = Ok(());
         for number in sample.values.numbers() {
-            match number {
+            let outcome = match number {
                 Ok(number) => self.record(rules, sample, place, number, recorder, leases, tally),
-                Err((reason, _)) => tally.dropped(reason),
+                Err((reason, _)) => {
+                    tally.dropped(reason);
+                    Err(reason)
+                }
+            };
+            if sample.kind == SampleType::Gauge
+                && let Ok(Number { value, signed: true }) = number
+            {
+                // A client of Datadog means a value by a minus, and never writes a plus.
+                match value.is_sign_negative() {
+                    false => tally.add(Count::GaugesRaised, 1),
+                    true => tally.add(Count::GaugesLowered, u64::from(!sample.tags.is_empty())),
+                }
             }
+            all = all.and(outcome);
         }
+        all
     }
 }
 

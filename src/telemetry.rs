@@ -4,9 +4,11 @@
 //! Always: label values come from closed sets; one writer per [`Books`], so a count is a plain store; every family is
 //! declared here, in [`FAMILIES`], and no other is exposed.
 
+pub mod history;
+pub mod refusals;
 mod registry;
 
-pub use registry::{ListenerFigures, Telemetry};
+pub use registry::{ListenerFigures, ProcessFigures, Telemetry};
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -57,6 +59,10 @@ closed_set! {
         CacheEntries = "identity_cache_entries",
         /// Samples taken by an overflow series.
         OverflowSamples = "overflow_samples",
+        /// Gauge values with a plus that were read as a change; not exposed.
+        GaugesRaised = "gauges_raised",
+        /// Gauge values with a minus that were read as a change and came with DogStatsD tags; not exposed.
+        GaugesLowered = "gauges_lowered",
     }
 }
 
@@ -171,6 +177,29 @@ impl Tally {
     /// Counts of `statsieve_ingest_latency_seconds` by bucket (not cumulative, `+Inf` last) and the sum in seconds.
     pub fn latencies(&self) -> (&[u64], f64) {
         (&self.cells[LATENCY..LATENCY_SUM], self.cells[LATENCY_SUM] as f64 * 1e-9)
+    }
+
+    /// What was counted since `earlier`; levels are those of now.
+    pub fn since(&self, earlier: &Tally) -> Tally {
+        let mut cells = self.cells;
+        cells.iter_mut().zip(&earlier.cells).for_each(|(mine, theirs)| *mine = mine.wrapping_sub(*theirs));
+        cells[Count::CacheEntries.index()] = self.cells[Count::CacheEntries.index()];
+        Tally { cells }
+    }
+
+    /// Samples recorded, of all types.
+    pub fn recorded_in_all(&self) -> u64 {
+        SampleType::ALL.iter().map(|kind| self.recorded_of(*kind)).sum()
+    }
+
+    /// Lines and samples refused, for all reasons.
+    pub fn dropped_in_all(&self) -> u64 {
+        DropReason::ALL.iter().map(|reason| self.dropped_for(*reason)).sum()
+    }
+
+    /// Lines and samples lost: refused for any reason but the two that are intent.
+    pub fn lost(&self) -> u64 {
+        self.dropped_in_all() - self.dropped_for(DropReason::Sampled) - self.dropped_for(DropReason::MappingDrop)
     }
 
     /// Adds another tally to this one, as a scrape does with those of all workers.

@@ -26,6 +26,11 @@ impl Bounds {
         self.upper.len() + 1
     }
 
+    /// The bounds, without `+Inf`.
+    pub fn upper(&self) -> &[f64] {
+        &self.upper
+    }
+
     /// The value of `le` for each bucket.
     pub fn le(&self) -> impl Iterator<Item = &str> {
         self.le.iter().map(AsRef::as_ref)

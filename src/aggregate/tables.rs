@@ -14,6 +14,8 @@ use hashbrown::HashTable;
 
 use super::bounds::Bounds;
 use super::cells::{Cell, CellSpace};
+use super::census::{LimitHits, TurnedAway};
+use super::names::LabelNames;
 use super::values::{LABEL_BYTES, LabelValues};
 use super::{Place, Placed, Retry, Sight, Wanted};
 use crate::admit::{Gate, Limit, Usage};
@@ -59,6 +61,10 @@ pub(super) struct Tables {
     pub(super) limited: Vec<(Box<str>, Limit)>,
     /// How many of them the books know.
     pub(super) limited_told: std::cell::Cell<usize>,
+    /// What each label was sent with.
+    pub(super) names: LabelNames,
+    /// When names found no place for a family.
+    pub(super) turned_away: Option<TurnedAway>,
 }
 
 /// Lines wanted, by the limit that was in the way: only what counts against the same limit can make room.
@@ -95,8 +101,10 @@ pub struct Family {
     lines: u64,
     overflow: Option<u32>,
     values: LabelValues,
-    /// The limits that were noted of it, a bit for each.
-    limited: u8,
+    /// Whether `ms` samples went into it.
+    timed: bool,
+    /// When it ran into each limit, for the first and for the last time.
+    limited: [Option<(Tick, Tick)>; Limit::COUNT],
 }
 
 /// One label set of a family.
@@ -149,14 +157,22 @@ impl Tables {
             if family.kind != wanted.kind {
                 return Err(DropReason::TypeConflict);
             }
+            if wanted.timed
+                && let Some(family) = &mut self.families[number as usize]
+            {
+                family.timed = true;
+            }
             if let Some(placed) = self.existing(number, text) {
                 return Ok(placed);
             }
         } else if self.clashes(wanted.name, wanted.kind) {
             return Err(DropReason::TypeConflict);
         } else if self.counts.families >= limits.max_families as u64 {
+            self.turn_away(wanted);
             return Err(DropReason::Cardinality);
         }
+
+        self.names.see(&self.hasher, labels, wanted.now);
 
         // First rung: a label that has had its values gets "other".
         if let Some(number) = known {
@@ -169,7 +185,7 @@ impl Tables {
             };
             let folded = labels.fold(&mut folds);
             if folded > 0 {
-                self.note_limit(known, Limit::MaxValues);
+                self.note_limit(known, Limit::MaxValues, wanted.now);
                 if wanted.kind == Kind::Gauge {
                     return Err(DropReason::Cardinality);
                 }
@@ -187,7 +203,7 @@ impl Tables {
         let may_merge = wanted.kind != Kind::Gauge;
         let limit = may_merge.then(|| self.crowded(known, wanted, labels, text, gate)).flatten();
         if let Some(limit) = limit {
-            self.note_limit(known, limit);
+            self.note_limit(known, limit, wanted.now);
             again = if limit == Limit::NewSeriesPerSecond { Retry::NextSecond } else { Retry::NowAndThen };
             if labels.simplify(&limits.keep_labels) {
                 self.counts.simplified += 1;
@@ -207,7 +223,7 @@ impl Tables {
         }
         let passed = limits.passed(cost, self.used(known), used);
         if let Some(limit) = passed {
-            self.note_limit(known, limit);
+            self.note_limit(known, limit, wanted.now);
             if !may_merge {
                 return Err(DropReason::Cardinality);
             }
@@ -310,7 +326,8 @@ impl Tables {
             lines: 0,
             overflow: None,
             values: LabelValues::default(),
-            limited: 0,
+            timed: wanted.timed,
+            limited: [None; Limit::COUNT],
         };
         self.counts.used.bytes += family.own_bytes();
         self.counts.families += 1;
@@ -396,16 +413,28 @@ impl Tables {
     }
 
     /// Notes that a family ran into a limit; a family that does not exist yet is noted once it does, if it does again.
-    fn note_limit(&mut self, number: Option<u32>, limit: Limit) {
+    fn note_limit(&mut self, number: Option<u32>, limit: Limit, now: Tick) {
         let Some(family) = number.and_then(|number| self.families[number as usize].as_mut()) else { return };
-        if family.limited & 1 << limit.index() != 0 {
+        let hits = &mut family.limited[limit.index()];
+        if let Some((_, last)) = hits {
+            *last = now;
             return;
         }
-        family.limited |= 1 << limit.index();
+        *hits = Some((now, now));
         let family = family.name.clone();
         let known = self.limited.iter().any(|(name, other)| *name == family && *other == limit);
         if !known && self.limited.len() < MOST_LIMITED {
             self.limited.push((family, limit));
+        }
+    }
+
+    /// Notes a name that `cardinality.max_families` turned away; the latest is kept, a new one each second.
+    #[cold]
+    fn turn_away(&mut self, wanted: &Wanted<'_>) {
+        match &mut self.turned_away {
+            Some(away) if away.last == wanted.now => {}
+            Some(away) => (away.last, away.name) = (wanted.now, wanted.name.to_owned()),
+            none => *none = Some(TurnedAway { first: wanted.now, last: wanted.now, name: wanted.name.to_owned() }),
         }
     }
 
@@ -475,6 +504,34 @@ impl Family {
     /// Sample lines that count against the limits.
     pub fn lines(&self) -> u64 {
         self.lines
+    }
+
+    /// How many series it has, the overflow series among them.
+    pub(super) fn len(&self) -> u64 {
+        self.index.len() as u64
+    }
+
+    /// Whether `ms` samples went into it.
+    pub(super) fn is_timed(&self) -> bool {
+        self.timed
+    }
+
+    /// Whether it has an overflow series.
+    pub(super) fn has_overflow(&self) -> bool {
+        self.overflow.is_some()
+    }
+
+    /// How many values the label has whose name has this hash.
+    pub(super) fn label_values(&self, label: u64) -> u64 {
+        self.values.count(label)
+    }
+
+    /// The limits it ran into, and when.
+    pub(super) fn limit_hits(&self) -> impl Iterator<Item = LimitHits> {
+        let hits = |(limit, hits): (&Limit, &Option<(Tick, Tick)>)| {
+            hits.map(|(first, last)| LimitHits { limit: *limit, first, last })
+        };
+        Limit::ALL.iter().zip(&self.limited).filter_map(hits)
     }
 
     /// Whether nothing but the overflow series is left.

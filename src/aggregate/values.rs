@@ -30,6 +30,11 @@ impl LabelValues {
         full && !self.series.contains_key(&hasher.hash_one((label, value)))
     }
 
+    /// How many values the label has whose name has this hash.
+    pub(super) fn count(&self, label: u64) -> u64 {
+        self.values.get(&label).copied().unwrap_or(0).into()
+    }
+
     /// A series with these labels is made.
     pub(super) fn add(&mut self, hasher: &RandomState, labels: &str) {
         for (name, value) in rendered(labels) {

@@ -162,6 +162,7 @@ impl<'a> Explainer<'a> {
             name: &name,
             written: &written,
             kind,
+            timed: sample.kind == SampleType::Timer,
             bounds: &self.rules.bounds,
             overflow_labels: &self.rules.overflow_labels,
             sight: Sight::First,

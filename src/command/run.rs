@@ -208,6 +208,7 @@ fn declare(config: &Config, rules: &Rules, store: &Store) {
             name: &declared.name,
             written: &declared.name,
             kind,
+            timed: false,
             bounds: &rules.bounds,
             overflow_labels: &rules.overflow_labels,
             sight: Sight::First,

@@ -149,3 +149,26 @@ fn blanks_around_a_key_do_not_carry_an_id_past_the_rules() {
     }
     assert_eq!(rules.action_as_exposed(b" message_id"), TagAction::Drop);
 }
+
+#[test]
+fn what_a_person_sees_of_a_line_holds_no_value_of_a_bucketed_tag() {
+    let rules = rules(&[TWO_RULES]);
+    for (line, shown) in [
+        ("a:x|c|#user_id:42,k:v", "a:x|c|#user_id:\u{2026},k:v"),
+        ("a:x|c|#k:v,uid:42,chat_id:-7", "a:x|c|#k:v,uid:\u{2026},chat_id:\u{2026}"),
+        ("a:1|c|#user_id:4:2]x|@0.1", "a:1|c|#user_id:\u{2026}|@0.1"),
+        ("a,user_id=4|2,k=v:x|c", "a,user_id=\u{2026},k=v:x|c"),
+        ("a#uid=42:x|c", "a#uid=\u{2026}:x|c"),
+        ("a[uid=42]b:x|c", "a[uid=\u{2026}:x|c"),
+        ("a:x|c|##user_id:42, user-id:43", "a:x|c|##user_id:\u{2026}, user-id:\u{2026}"),
+        ("a|#user_id:42", "a|#user_id:\u{2026}"),
+        ("hello user_id=42", "hello user_id=\u{2026}"),
+        ("a:1|c|#user_id:", "a:1|c|#user_id:\u{2026}"),
+        ("user:42|c|#my_user_id:1", "user:42|c|#my_user_id:1"),
+        ("", ""),
+    ] {
+        assert_eq!(rules.struck(line.as_bytes(), 512), shown, "{line:?}");
+    }
+    assert_eq!(rules.struck(b"a\xff:1|c|#user_id:42", 512), "a\u{fffd}:1|c|#user_id:\u{2026}");
+    assert_eq!(rules.struck(b"a:1|c|#user_id:42", 16), "a:1|c|#user_id:\u{2026}");
+}

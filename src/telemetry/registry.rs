@@ -16,6 +16,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::history::{Figures, History};
 use super::*;
 use crate::config::{Format, OwnMetrics};
 use crate::insight::distinct::Estimate;
@@ -56,7 +57,9 @@ impl Telemetry {
             scrapes: Default::default(),
             scrape_duration: Histogram::new(SCRAPE_BOUNDS),
             scrape_bytes: AtomicU64::new(0),
+            scraped_ms: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
+            history: History::default(),
         });
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Arc::clone(&ledger)));
@@ -86,6 +89,38 @@ impl Telemetry {
         self.ledger.listeners()
     }
 
+    /// Everything counted so far.
+    pub fn figures(&self) -> Figures {
+        self.ledger.figures()
+    }
+
+    /// Keeps the counts of `now`, the time since the start, every few seconds; to be called about once a second.
+    pub fn remember(&self, now: Duration) {
+        self.ledger.history.note(now, || self.ledger.figures());
+    }
+
+    /// The counts as they were at least `ago` before `now`, and at what time; see [`History::before`].
+    pub fn before(&self, now: Duration, ago: Duration) -> (Duration, Figures) {
+        self.ledger.history.before(now, ago)
+    }
+
+    /// Share of lines kept and load, by worker.
+    pub fn loads(&self) -> Vec<(f64, f64)> {
+        self.ledger.workers.iter().map(|books| (books.sampling_rate(), books.load_ratio())).collect()
+    }
+
+    /// Whether the last configuration read is the one in force, its hash, and when it was read, in seconds since 1970.
+    pub fn configuration(&self) -> (bool, String, f64) {
+        let read_at = self.ledger.reload_time_ms.load(Relaxed) as f64 / 1e3;
+        (self.ledger.reload_successful.load(Relaxed), self.ledger.config_hash().clone(), read_at)
+    }
+
+    /// What the kernel tells of the process; asks it.
+    pub fn process(&self) -> ProcessFigures {
+        let now = metrics_process::collector::collect();
+        ProcessFigures { cpu_seconds: now.cpu_seconds_total, resident_bytes: now.resident_memory_bytes }
+    }
+
     /// What the series store holds.
     pub fn series(&self) -> &SeriesBooks {
         &self.ledger.series
@@ -96,6 +131,14 @@ impl Telemetry {
         self.ledger.scrapes[place(format)].fetch_add(1, Relaxed);
         self.ledger.scrape_duration.observe(took.as_secs_f64());
         self.ledger.scrape_bytes.store(bytes, Relaxed);
+        self.ledger.scraped_ms.store(unix_ms(), Relaxed);
+    }
+
+    /// How long ago the last scrape was over, and its size before compression; `None` if there was none.
+    pub fn last_scrape(&self) -> Option<(Duration, u64)> {
+        let at = self.ledger.scraped_ms.load(Relaxed);
+        let ago = Duration::from_millis(unix_ms().saturating_sub(at));
+        (at > 0).then(|| (ago, self.ledger.scrape_bytes.load(Relaxed)))
     }
 
     /// Scrapes answered to the end in one format.
@@ -136,6 +179,25 @@ pub struct ListenerFigures {
     pub queue_limit_bytes: u64,
 }
 
+impl ListenerFigures {
+    fn add(&mut self, other: &Self) {
+        self.datagrams += other.datagrams;
+        self.bytes += other.bytes;
+        self.kernel_dropped += other.kernel_dropped;
+        self.queue_bytes += other.queue_bytes;
+        self.queue_limit_bytes += other.queue_limit_bytes;
+    }
+}
+
+/// What the kernel tells of the process; `None` for what it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ProcessFigures {
+    /// CPU time used so far.
+    pub cpu_seconds: Option<f64>,
+    /// Resident memory.
+    pub resident_bytes: Option<u64>,
+}
+
 /// Milliseconds since 1970; 0 if the clock stands before that.
 fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
@@ -161,7 +223,10 @@ struct Ledger {
     scrapes: [AtomicU64; FORMATS.len()],
     scrape_duration: Histogram,
     scrape_bytes: AtomicU64,
+    /// When the last scrape was over, milliseconds since 1970; 0 if there was none.
+    scraped_ms: AtomicU64,
     accept_errors: AtomicU64,
+    history: History,
 }
 
 impl Ledger {
@@ -176,14 +241,21 @@ impl Ledger {
     fn listeners(&self) -> Vec<(Listener, ListenerFigures)> {
         let mut kinds: [Option<ListenerFigures>; Listener::COUNT] = Default::default();
         for socket in &self.sockets {
-            let sum = kinds[socket.listener.index()].get_or_insert_default();
-            sum.datagrams += socket.datagrams.load(Relaxed);
-            sum.bytes += socket.bytes.load(Relaxed);
-            sum.kernel_dropped += socket.kernel_dropped.load(Relaxed);
-            sum.queue_bytes += socket.queue_bytes.load(Relaxed);
-            sum.queue_limit_bytes += socket.queue_limit_bytes.load(Relaxed);
+            kinds[socket.listener.index()].get_or_insert_default().add(&ListenerFigures {
+                datagrams: socket.datagrams.load(Relaxed),
+                bytes: socket.bytes.load(Relaxed),
+                kernel_dropped: socket.kernel_dropped.load(Relaxed),
+                queue_bytes: socket.queue_bytes.load(Relaxed),
+                queue_limit_bytes: socket.queue_limit_bytes.load(Relaxed),
+            });
         }
         Listener::ALL.iter().filter_map(|kind| kinds[kind.index()].map(|sum| (*kind, sum))).collect()
+    }
+
+    fn figures(&self) -> Figures {
+        let mut sockets = ListenerFigures::default();
+        self.listeners().iter().for_each(|(_, figures)| sockets.add(figures));
+        Figures { tally: self.tally(), sockets, created: self.series.created.load(Relaxed) }
     }
 
     /// A poisoned lock still guards a whole hash: it is only ever assigned.
@@ -225,7 +297,7 @@ impl Collector for Ledger {
             )?;
         } else {
             // The eight types are most of what 30 series could hold; a sum over them reads the same either way.
-            out.counter(&SAMPLES_RECORDED, SampleType::ALL.iter().map(|kind| tally.recorded_of(*kind)).sum::<u64>())?;
+            out.counter(&SAMPLES_RECORDED, tally.recorded_in_all())?;
         }
         out.counters(
             &SAMPLES_DROPPED,

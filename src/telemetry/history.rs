@@ -1,0 +1,85 @@
+//! What the books said a while ago, so that a page can tell rates without a Prometheus.
+//!
+//! In: all counts, every few seconds. Out: those of a moment at least so long ago.
+//! Always: a little over a minute is kept, whatever happens; nothing here runs on the way of a line.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{ListenerFigures, Tally};
+
+/// How often counts are kept.
+const STEP: Duration = Duration::from_secs(5);
+/// How many: a minute and a step.
+const KEPT: usize = 14;
+
+/// All counts at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// Of all workers.
+    pub tally: Tally,
+    /// Of all sockets.
+    pub sockets: ListenerFigures,
+    /// Series made.
+    pub created: u64,
+}
+
+/// The counts of the last minute.
+#[derive(Debug, Default)]
+pub struct History {
+    /// The oldest first.
+    kept: Mutex<VecDeque<(Duration, Figures)>>,
+}
+
+impl History {
+    /// Keeps the counts if the last ones are a step old; to be called about once a second.
+    pub fn note(&self, now: Duration, figures: impl FnOnce() -> Figures) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.back().is_some_and(|(at, _)| now.saturating_sub(*at) < STEP) {
+            return;
+        }
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((now, figures()));
+    }
+
+    /// The latest counts that are at least `ago` old at `now`, and when they were taken; of a younger process, nothing
+    /// at the time 0.
+    pub fn before(&self, now: Duration, ago: Duration) -> (Duration, Figures) {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.iter().rev().find(|(at, _)| now.saturating_sub(*at) >= ago);
+        found.cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Count;
+
+    #[test]
+    fn counts_of_a_minute_ago_are_found_to_the_step() {
+        let history = History::default();
+        let seconds = Duration::from_secs;
+        let figures = |lines| {
+            let mut figures = Figures::default();
+            figures.tally.add(Count::Lines, lines);
+            figures
+        };
+        let before = |now, ago| {
+            let (at, figures) = history.before(seconds(now), seconds(ago));
+            (at.as_secs(), figures.tally.get(Count::Lines))
+        };
+        assert_eq!(before(3, 60), (0, 0), "a young process has counted since its start");
+        for second in 1..=300 {
+            history.note(seconds(second), || figures(second * 10));
+        }
+        assert_eq!(before(300, 10), (286, 2860));
+        assert_eq!(before(300, 60), (236, 2360));
+        assert!(history.kept.lock().unwrap().len() <= KEPT);
+        // After a long sleep the latest counts are the nearest.
+        assert_eq!(before(1000, 60), (296, 2960));
+    }
+}
