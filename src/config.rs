@@ -7,6 +7,7 @@
 
 mod check;
 mod keys;
+pub mod paste;
 mod problem;
 mod raw;
 mod source;

@@ -10,6 +10,7 @@ pub mod http;
 pub mod lifecycle;
 pub mod negotiate;
 pub mod own;
+pub mod report;
 pub mod text;
 
 use std::fmt;
@@ -57,7 +58,7 @@ impl Exposer {
     /// Starts one scrape.
     pub fn begin(&self, format: Format) -> Exposition {
         let begun = Instant::now();
-        (self.before)();
+        self.refresh();
         Exposition {
             format,
             stage: Stage::Users(self.series.begin(format)),
@@ -65,6 +66,11 @@ impl Exposer {
             begun,
             bytes: 0,
         }
+    }
+
+    /// Brings figures up to date that nobody writes between scrapes.
+    pub fn refresh(&self) {
+        (self.before)();
     }
 
     /// The own metrics that it writes and counts scrapes in.

@@ -23,13 +23,15 @@ use crate::aggregate::{Sight, Store, Wanted};
 use crate::clock::{Clock, Tick};
 use crate::config::{self, Config, DeclaredKind, Loaded, LogFormat, LogLevel, Sources};
 use crate::expose::lifecycle::Lifecycle;
+use crate::expose::report::Report;
 use crate::expose::{Exposer, http};
 use crate::listen::udp::{Control, Sockets};
 use crate::listen::{first_that_works, resolve};
 use crate::map::Kind;
 use crate::map::labels::{LabelSet, Origin};
 use crate::pipeline::{Pipeline, Rules};
-use crate::telemetry::{Books, SeriesBooks, Telemetry};
+use crate::telemetry::refusals::Refusals;
+use crate::telemetry::{Books, Listener, SeriesBooks, Telemetry};
 
 /// Most workers that `listen.workers = 0` starts: one takes millions of lines a second.
 pub(super) const MOST_WORKERS: usize = 2;
@@ -83,7 +85,8 @@ pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u
             return FAILED;
         }
     };
-    match runtime.block_on(serve(&loaded, refused.is_some())) {
+    let in_force = Sources { file: sources.file.clone().filter(|_| refused.is_none()), ..sources.clone() };
+    match runtime.block_on(serve(loaded, in_force, refused.is_some())) {
         Ok(()) => OK,
         Err(_) => FAILED,
     }
@@ -92,7 +95,8 @@ pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u
 /// What was logged as an error already and ends the process.
 struct Failed;
 
-async fn serve(loaded: &Loaded, refused: bool) -> Result<(), Failed> {
+async fn serve(loaded: Loaded, sources: Sources, refused: bool) -> Result<(), Failed> {
+    let loaded = Arc::new(loaded);
     let config = &loaded.config;
     // Asked for first: a signal that comes while we bind must not be lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("no signals", &error))?;
@@ -122,10 +126,11 @@ async fn serve(loaded: &Loaded, refused: bool) -> Result<(), Failed> {
     }
 
     declare(config, &rules.load(), &store);
+    let refusals = Arc::new(Refusals::default());
     let (ended, mut worker_ended) = mpsc::unbounded_channel();
     let mut workers_told = Vec::new();
     for (number, books) in books.into_iter().enumerate() {
-        let pipeline = Pipeline::new(rules.clone(), store.clone(), number);
+        let pipeline = Pipeline::new(rules.clone(), store.clone(), number).with_refusals(refusals.clone());
         workers_told.push(start_worker(
             &sockets,
             number,
@@ -141,11 +146,23 @@ async fn serve(loaded: &Loaded, refused: bool) -> Result<(), Failed> {
         let sockets = sockets.clone();
         Box::new(move || sockets.refresh())
     };
-    tokio::spawn(sweep(store.clone(), rules.clone(), clock));
+    tokio::spawn(each_second(store.clone(), rules.clone(), telemetry.clone(), clock.clone()));
+    let bound = listener.local_addr().map_err(|error| failed("the HTTP listener has no address", &error))?;
+    let report = Report {
+        telemetry: telemetry.clone(),
+        store: store.clone(),
+        refusals,
+        lifecycle: lifecycle.clone(),
+        clock,
+        loaded: loaded.clone(),
+        sources,
+        listeners: vec![(Listener::Udp, sockets.address())],
+        http: bound,
+    };
     let exposer = Exposer::new(Box::new(store), telemetry, refresh);
     let insight = Box::new(move || rules.load().insight.clone());
-    let state = Arc::new(http::State::new(&config.http, exposer, lifecycle.clone()).with_insight(insight));
-    let bound = listener.local_addr().map_err(|error| failed("the HTTP listener has no address", &error))?;
+    let state = http::State::new(&config.http, exposer, lifecycle.clone()).with_insight(insight).with_report(report);
+    let state = Arc::new(state);
     info!(listener = "udp", address = %sockets.address(), workers, receive_buffer_bytes = sockets.granted_bytes(), "listening");
     info!(listener = "http", address = %bound, "listening");
     let mut server = tokio::spawn(http::serve(listener, state));
@@ -242,13 +259,14 @@ fn declare(config: &Config, rules: &Rules, store: &Store) {
     }
 }
 
-/// Lets idle series give way, once a second.
-async fn sweep(store: Arc<Store>, rules: Arc<ArcSwap<Rules>>, clock: Clock) {
+/// Lets idle series give way, and keeps counts for those who ask for rates.
+async fn each_second(store: Arc<Store>, rules: Arc<ArcSwap<Rules>>, telemetry: Arc<Telemetry>, clock: Clock) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         seconds.tick().await;
         store.sweep(clock.tick(), &rules.load().gate.limits);
+        telemetry.remember(clock.now());
     }
 }
 

@@ -9,6 +9,7 @@
 mod body;
 mod top;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, TcpListener, ToSocketAddrs};
@@ -22,6 +23,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -30,6 +32,7 @@ use tokio_io_timeout::TimeoutStream;
 use self::body::{Reply, Ticket};
 pub use self::top::InsightSource;
 use super::lifecycle::{Lifecycle, Phase};
+use super::report::Report;
 use super::{Exposer, negotiate};
 use crate::config::{DebugApi, Format, Http};
 use crate::insight::Insight;
@@ -48,7 +51,9 @@ const BACKLOG: i32 = 128;
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// What `http.debug_api` guards.
-const DEBUG_PATHS: &str = "/api/v1/";
+const DEBUG_PATHS: [&str; 1] = [top::PATH];
+/// Families and labels that `/api/v1/cardinality` lists unless `limit` says otherwise.
+const CARDINALITY_ROWS: usize = 50;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -67,6 +72,7 @@ pub struct State {
     debug_api: DebugApi,
     exposer: Exposer,
     insight: Option<InsightSource>,
+    report: Option<Report>,
     lifecycle: Arc<Lifecycle>,
     landing: String,
 }
@@ -83,6 +89,7 @@ impl State {
             debug_api: http.debug_api,
             exposer,
             insight: None,
+            report: None,
             lifecycle,
             landing: LANDING
                 .replace("{version}", env!("CARGO_PKG_VERSION"))
@@ -95,9 +102,15 @@ impl State {
         self.insight = Some(InsightSource(insight));
         self
     }
+
+    /// Serves `/api/v1/status` and `/api/v1/cardinality`.
+    pub fn with_report(mut self, report: Report) -> Self {
+        self.report = Some(report);
+        self
+    }
 }
 
-/// Whether a client at `peer` that asks for `host` may see what is under `/api/v1/`.
+/// Whether a client at `peer` that asks for `host` may see one of [`DEBUG_PATHS`].
 ///
 /// A name other than `localhost` is refused on the loopback: a web page can have its own name resolve to this machine and
 /// read what a browser here gets (DNS rebinding). It cannot do so with an address.
@@ -270,6 +283,8 @@ fn respond(state: &State, request: &Request<Incoming>, peer: Option<IpAddr>) -> 
             response
         },
         top::PATH if state.debug_api != DebugApi::Off && state.insight.is_some() => top::answer,
+        "/api/v1/status" if state.report.is_some() => |state, request| report(state, request, Report::status),
+        "/api/v1/cardinality" if state.report.is_some() => cardinality,
         "/-/healthy" => |_, request| page(StatusCode::OK, PLAIN, "healthy\n", request),
         "/-/ready" => |state, request| {
             let phase = state.lifecycle.phase();
@@ -284,11 +299,30 @@ fn respond(state: &State, request: &Request<Incoming>, peer: Option<IpAddr>) -> 
         return response;
     }
     let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("?"));
-    if request.uri().path().starts_with(DEBUG_PATHS) && !may_debug(state.debug_api, peer, host) {
+    if DEBUG_PATHS.contains(&request.uri().path()) && !may_debug(state.debug_api, peer, host) {
         let text = "for clients on this machine only; http.debug_api = \"all\" opens it\n";
         return page(StatusCode::FORBIDDEN, PLAIN, text, request);
     }
     answer(state, request)
+}
+
+/// A report, with the kernel's own figures brought up to date first.
+fn report(state: &State, request: &Request<Incoming>, write: impl FnOnce(&Report) -> Value) -> Response<Reply> {
+    state.exposer.refresh();
+    let value = state.report.as_ref().map_or(Value::Null, write);
+    json_page(StatusCode::OK, &value, request)
+}
+
+fn cardinality(state: &State, request: &Request<Incoming>) -> Response<Reply> {
+    let rows = match parameter(request, "limit").map(|limit| limit.parse()) {
+        None => CARDINALITY_ROWS,
+        Some(Ok(rows)) => rows,
+        Some(Err(_)) => {
+            let error = json!({ "error": "limit is a whole number" });
+            return json_page(StatusCode::BAD_REQUEST, &error, request);
+        }
+    };
+    report(state, request, |report| report.cardinality(rows))
 }
 
 /// Whether a `Host` is an address or `localhost`, with or without a port.
@@ -339,6 +373,45 @@ fn page(status: StatusCode, kind: &'static str, text: &str, request: &Request<In
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
     response
+}
+
+/// The same of JSON, made for this request alone.
+fn json_page(status: StatusCode, value: &Value, request: &Request<Incoming>) -> Response<Reply> {
+    let mut response = page(status, JSON, &format!("{value}\n"), request);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The value of a parameter of the request's query.
+fn parameter(request: &Request<Incoming>, name: &str) -> Option<String> {
+    in_query(request.uri().query().unwrap_or_default(), name)
+}
+
+fn in_query(query: &str, name: &str) -> Option<String> {
+    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+    Some(decoded(value).into_owned())
+}
+
+/// Undoes percent-encoding; what is none stays as it is.
+fn decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains(['%', '+']) {
+        return Cow::Borrowed(text);
+    }
+    let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
+    let mut bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    while let [first, rest @ ..] = bytes {
+        bytes = rest;
+        out.push(match (first, digit(rest.first()), digit(rest.get(1))) {
+            (b'%', Some(high), Some(low)) => {
+                bytes = &rest[2..];
+                (high * 16 + low) as u8
+            }
+            (b'+', ..) => b' ',
+            _ => *first,
+        });
+    }
+    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
 }
 
 /// All lines of a header as one list; lines that are no visible ASCII are passed over.
@@ -402,6 +475,21 @@ mod tests {
         ] {
             assert_eq!(may_debug(DebugApi::Loopback, peer, Some(host)), expected, "{host}");
             assert!(may_debug(DebugApi::All, peer, Some(host)));
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_found_and_decoded() {
+        for (query, expected) in [
+            ("", None),
+            ("tag=user_id", Some("user_id")),
+            ("x=1&tag=user%5Fid&tag=other", Some("user_id")),
+            ("tag=", Some("")),
+            ("tags=a", None),
+            ("tag=a+b%20c%", Some("a b c%")),
+            ("tag=%zz%C3%A4%ff", Some("%zzä\u{fffd}")),
+        ] {
+            assert_eq!(in_query(query, "tag").as_deref(), expected, "{query:?}");
         }
     }
 

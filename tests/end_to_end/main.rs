@@ -24,5 +24,6 @@ mod limits;
 mod overload;
 mod prometheus;
 mod recording;
+mod report;
 mod start_and_stop;
 mod tools;

@@ -4,17 +4,15 @@
 //! bucketed.
 //! Not here: who may ask (`http`), how the values are found (`insight`).
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::body::Reply;
-use super::{JSON, State, page};
+use super::{State, json_page, parameter};
 use crate::insight::Insight;
 use crate::insight::heavy::Top;
 
@@ -31,7 +29,7 @@ impl fmt::Debug for InsightSource {
 
 pub(super) fn answer(state: &State, request: &Request<Incoming>) -> Response<Reply> {
     let found = state.insight.as_ref().map(|source| (source.0)());
-    let (status, value) = match (found, tag(request.uri().query().unwrap_or_default())) {
+    let (status, value) = match (found, parameter(request, "tag")) {
         (Some(insight), None) => {
             (StatusCode::OK, json!({ "tags": insight.tops().iter().map(totals).collect::<Vec<_>>() }))
         }
@@ -41,9 +39,7 @@ pub(super) fn answer(state: &State, request: &Request<Incoming>) -> Response<Rep
         },
         (None, _) => (StatusCode::NOT_FOUND, json!({ "error": "nothing is followed" })),
     };
-    let mut response = page(status, JSON, &format!("{value}\n"), request);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    json_page(status, &value, request)
 }
 
 /// What is known of a tag but for its values.
@@ -66,52 +62,4 @@ fn unknown(insight: &Insight, tag: &str) -> Value {
         false => format!("there are: {}", tags.join(", ")),
     };
     json!({ "error": format!("no list for the tag {tag:?}; {known}") })
-}
-
-/// The value of `tag` in a query string.
-fn tag(query: &str) -> Option<String> {
-    let value = query.split('&').find_map(|pair| pair.strip_prefix("tag="))?;
-    Some(decoded(value).into_owned())
-}
-
-/// Undoes percent-encoding; what is none stays as it is.
-fn decoded(text: &str) -> Cow<'_, str> {
-    if !text.contains(['%', '+']) {
-        return Cow::Borrowed(text);
-    }
-    let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
-    let mut bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    while let [first, rest @ ..] = bytes {
-        bytes = rest;
-        out.push(match (first, digit(rest.first()), digit(rest.get(1))) {
-            (b'%', Some(high), Some(low)) => {
-                bytes = &rest[2..];
-                (high * 16 + low) as u8
-            }
-            (b'+', ..) => b' ',
-            _ => *first,
-        });
-    }
-    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_tag_is_found_and_decoded() {
-        for (query, expected) in [
-            ("", None),
-            ("tag=user_id", Some("user_id")),
-            ("x=1&tag=user%5Fid&tag=other", Some("user_id")),
-            ("tag=", Some("")),
-            ("tags=a", None),
-            ("tag=a+b%20c%", Some("a b c%")),
-            ("tag=%zz%C3%A4%ff", Some("%zzä\u{fffd}")),
-        ] {
-            assert_eq!(tag(query).as_deref(), expected, "{query:?}");
-        }
-    }
 }

@@ -1,0 +1,106 @@
+//! What the sidecar tells a person, or a program that shows it to one: its state, what it holds, what to change.
+//!
+//! In: the books, the store, the configuration in force. Out: JSON for `/api/v1/status` and `/api/v1/cardinality`.
+//! Not here: metrics for Prometheus (`telemetry`), who may ask (`http`).
+//! Always: made when it is asked for, and costs nothing before, but for a few counts kept every five seconds; no value
+//! of a bucketed tag is in it.
+
+mod cardinality;
+mod hints;
+mod status;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::lifecycle::Lifecycle;
+use crate::aggregate::Store;
+use crate::aggregate::census::{FamilyFigures, LabelFigures, LimitHits, TurnedAway};
+use crate::clock::{Clock, Tick};
+use crate::config::{Loaded, Sources};
+use crate::telemetry::refusals::Refusals;
+use crate::telemetry::{Listener, Telemetry};
+
+/// What reports are made from.
+pub struct Report {
+    /// The books.
+    pub telemetry: Arc<Telemetry>,
+    /// The series.
+    pub store: Arc<Store>,
+    /// The last refused lines.
+    pub refusals: Arc<Refusals>,
+    /// Whether lines are taken.
+    pub lifecycle: Arc<Lifecycle>,
+    /// The clock that the workers go by.
+    pub clock: Clock,
+    /// The configuration in force.
+    pub loaded: Arc<Loaded>,
+    /// Where that came from; no file if it was refused.
+    pub sources: Sources,
+    /// Where lines are taken.
+    pub listeners: Vec<(Listener, SocketAddr)>,
+    /// Where HTTP is served.
+    pub http: SocketAddr,
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report").field("sources", &self.sources).finish_non_exhaustive()
+    }
+}
+
+/// What is known of families and labels at one moment.
+struct Census {
+    /// Those with the most sample lines first.
+    families: Vec<FamilyFigures>,
+    labels: Vec<LabelFigures>,
+    turned_away: Option<TurnedAway>,
+}
+
+impl Report {
+    /// The state of everything, as the status page shows it.
+    pub fn status(&self) -> Value {
+        status::status(self)
+    }
+
+    /// What costs how many series, what hit which limit, and what to do about it; `most` families and labels of each.
+    pub fn cardinality(&self, most: usize) -> Value {
+        cardinality::cardinality(self, most)
+    }
+
+    fn census(&self) -> Census {
+        let mut families = self.store.census();
+        families.sort_by(|a, b| b.lines.cmp(&a.lines).then_with(|| a.name.cmp(&b.name)));
+        let labels = self.store.labels(&families);
+        Census { families, labels, turned_away: self.store.turned_away() }
+    }
+
+    /// What is used of each limit that fills up.
+    fn limits(&self) -> Vec<Value> {
+        let series = self.telemetry.series();
+        let limits = &self.loaded.config.cardinality;
+        let limit = |limit: &str, used: &AtomicU64, most: u64| {
+            let used = used.load(Relaxed);
+            json!({ "limit": limit, "used": used, "most": most, "share": used as f64 / most.max(1) as f64 })
+        };
+        vec![
+            limit("max_series", &series.sample_lines, limits.max_series),
+            limit("max_families", &series.families, limits.max_families as u64),
+            limit("max_bytes", &series.bytes, limits.max_bytes),
+        ]
+    }
+
+    /// The time of a tick, in whole seconds since 1970.
+    fn unix(&self, tick: Tick) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        now.saturating_sub(self.clock.tick().saturating_sub(tick))
+    }
+
+    fn limit_hits(&self, hits: &LimitHits) -> Value {
+        json!({ "limit": hits.limit.label(), "first": self.unix(hits.first), "last": self.unix(hits.last) })
+    }
+}
