@@ -54,6 +54,9 @@
 //! ([`telemetry::Telemetry`], written by [`expose::own`]), which read the books when asked. A scrape begins by asking
 //! the kernel for queues and drops, so that these are right when no datagram follows to tell.
 //!
+//! A person is told by [`expose::report`]: JSON of the state of everything, of what costs how many series, and hints on
+//! what to change, made from the same books and a census of the store ([`aggregate::census`]) when it is asked for.
+//!
 //! # What always holds
 //!
 //! - Every line ends in one count, recorded or dropped for one [`model::DropReason`]. A line of several values counts
