@@ -73,7 +73,12 @@ impl Config {
     /// Notes for whoever reviews the configuration: what can be reached from elsewhere, and rules without effect.
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
-        for (key, address) in [("listen.udp", self.listen.udp.as_ref()), ("http.listen", Some(&self.http.listen))] {
+        let addresses = [
+            ("listen.udp", self.listen.udp.as_ref()),
+            ("listen.tcp", self.listen.tcp.as_ref()),
+            ("http.listen", Some(&self.http.listen)),
+        ];
+        for (key, address) in addresses {
             if let Some(address) = address.filter(|address| !syntax::is_loopback(address)) {
                 remarks.push(format!("{key}: {address} can be reached from other machines"));
             }
@@ -137,6 +142,18 @@ pub struct Config {
 pub struct Listen {
     /// `host:port` to receive UDP on, resolved when bound; `None` is off. An empty host in the file became `0.0.0.0`.
     pub udp: Option<String>,
+    /// The same for connections of TCP. At least one of the four is on.
+    pub tcp: Option<String>,
+    /// Absolute path of a unix datagram socket, or `@name` for an abstract one; `None` is off.
+    pub unix_datagram: Option<String>,
+    /// The same for streams.
+    pub unix_stream: Option<String>,
+    /// Permissions of the files of unix sockets.
+    pub socket_mode: u32,
+    /// Streams open at a time, at least 1.
+    pub max_connections: usize,
+    /// A stream that sends nothing for this long is closed; zero never closes one.
+    pub idle_timeout: Duration,
     /// Asked of the kernel for each socket, bytes; what it grants is exposed.
     pub receive_buffer_bytes: usize,
     /// Whether the user's file or `--set` names `receive_buffer_bytes`: a shortfall is then a warning.
@@ -507,6 +524,12 @@ mod tests {
         let expected = Config {
             listen: Listen {
                 udp: Some("127.0.0.1:8125".to_owned()),
+                tcp: None,
+                unix_datagram: None,
+                unix_stream: None,
+                socket_mode: 0o660,
+                max_connections: 1024,
+                idle_timeout: Duration::from_secs(300),
                 receive_buffer_bytes: 8_388_608,
                 receive_buffer_asked: false,
                 max_line_bytes: 8192,
@@ -644,7 +667,7 @@ mod tests {
             ),
             (
                 "listen.udp=",
-                "listen.udp: found \"\", accepted: an address: no other listener is supported in this version",
+                "listen.udp: found \"\", accepted: an address, unless another listener is on",
             ),
         ] {
             assert_eq!(bad(&[argument]), format!("--set {argument}: {problem}"));

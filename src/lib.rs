@@ -2,8 +2,8 @@
 //!
 //! # What comes in
 //!
-//! Datagrams on UDP sockets, each with lines such as `bot.messages:1|c|#user_id:42,activity_type:message`. Scrapes over
-//! HTTP. A configuration, once at start. Nothing else: the process keeps no files and makes no connections.
+//! Datagrams on UDP and unix sockets and streams over TCP and unix sockets, with lines such as
+//! `bot.messages:1|c|#user_id:42,activity_type:message`. Scrapes over HTTP. A configuration, once at start. Nothing else: the process keeps no files and makes no connections.
 //!
 //! # The way of a sample
 //!
@@ -12,8 +12,9 @@
 //!           listen      parse   parse     identity    map             admit   aggregate  expose
 //! ```
 //!
-//! 1. [`listen`]: a [`listen::udp::Worker`] reads its own socket in batches. The kernel's receive buffer is the only
-//!    queue, and what it drops is read back and counted.
+//! 1. [`listen`]: a [`listen::worker::Worker`] reads its own socket of datagrams in batches. The kernel's receive buffer is
+//!    the only queue, and what it drops is read back and counted. [`listen::stream`] reads all streams; what it does not
+//!    read yet has the sender wait.
 //! 2. [`parse`]: [`parse::Line`] cuts the name off a line, and [`parse::Sample`] is one value, or several that share
 //!    all the rest. Both borrow the datagram; nothing is copied.
 //! 3. [`identity`]: [`identity::TagRules`] writes the bytes that tell one series from another, with the values of user
@@ -34,7 +35,7 @@
 //!
 //! # Threads, and who owns what
 //!
-//! - One thread for each UDP socket (`udp-0`, `udp-1`, ...). It owns its socket, its [`pipeline::Pipeline`] with the
+//! - One thread for each UDP socket (`udp-0`, `udp-1`, ...), one for a unix datagram socket, one for all streams. It owns its socket, its [`pipeline::Pipeline`] with the
 //!   identity cache, its shard of every counter and histogram, and its [`telemetry::Tally`]. Workers never wait for one
 //!   another, except for the store's lock when a series is new.
 //! - The main thread runs a current-thread tokio runtime: the HTTP server, signals and timers.

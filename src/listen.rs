@@ -1,18 +1,29 @@
-//! Takes datagrams from sockets, in threads of their own.
+//! Takes datagrams and streams from sockets, in threads of their own.
 //!
-//! In: an address and what the kernel queues there. Out: each datagram through a `Pipeline`, its counts in the books.
+//! In: an address and what the kernel queues there. Out: each datagram, and each line of a stream, through a `Pipeline`,
+//! its counts in the books.
 //! Not here: lines and samples.
 //! Always: what a socket takes in or the kernel drops for it is counted; a worker that has nothing to do sleeps in the
-//! kernel and costs nothing.
+//! kernel and costs nothing; a socket that fails is tried again, and takes no other along.
 
 mod cpu;
+mod frame;
 mod gather;
 mod kernel;
 mod pressure;
+pub mod stream;
 pub mod udp;
+pub mod unix;
+pub mod worker;
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections the kernel may complete before they are accepted.
+const BACKLOG: i32 = 128;
 
 /// The addresses that `host:port` resolves to.
 ///
@@ -38,4 +49,77 @@ pub fn first_that_works<T>(
         }
     }
     outcome
+}
+
+/// Binds `address` (`host:port`, resolved here; port 0 lets the kernel choose) for connections, so that they may come.
+///
+/// # Errors
+/// What resolving it or the last of the addresses it stands for failed with.
+pub fn bind_tcp(address: &str) -> io::Result<TcpListener> {
+    first_that_works(resolve(address)?, |address| {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // A restart need not wait until the connections of the process before have timed out.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    })
+}
+
+/// How long to wait before the next try: 10 ms, doubled by each failure in a row, up to a second.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    wait: Option<Duration>,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(10);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    /// Whether the last attempt failed.
+    pub fn is_failing(&self) -> bool {
+        self.wait.is_some()
+    }
+
+    /// An attempt failed: how long to wait before the next.
+    pub fn failed(&mut self) -> Duration {
+        let wait = self.wait.map_or(Self::FIRST, |wait| (wait * 2).min(Self::LONGEST));
+        self.wait = Some(wait);
+        wait
+    }
+
+    /// Whether an error of accepting says no more than that the client went away before.
+    pub fn is_no_fault(error: &io::Error) -> bool {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+        matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+    }
+
+    /// An attempt succeeded: whether this ends a run of failures.
+    pub fn succeeded(&mut self) -> bool {
+        self.wait.take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_in_a_row_are_waited_out_ever_longer_up_to_a_second() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<u128> = (0..9).map(|_| backoff.failed().as_millis()).collect();
+        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        assert!(backoff.succeeded());
+        assert!(!backoff.succeeded(), "only the first success ends it");
+        assert_eq!(backoff.failed(), Backoff::FIRST);
+    }
+
+    #[test]
+    fn binding_resolves_names_and_a_port_in_use_is_an_error() {
+        let first = bind_tcp("localhost:0").unwrap();
+        let address = first.local_addr().unwrap();
+        assert_eq!(bind_tcp(&address.to_string()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(bind_tcp("no port here").is_err());
+    }
 }

@@ -21,7 +21,7 @@ use crate::aggregate::bounds::Bounds;
 use crate::aggregate::grace::{Forget, Passage};
 use crate::aggregate::{OVERFLOW_LABEL, Place, Placed, Recorder, Retry, Sight, Store, Wanted, admits};
 use crate::clock::{self, Tick};
-use crate::config::{Config, GaugeSign, Parse, Sampling};
+use crate::config::{Config, GaugeSign, Parse, Sampling, SamplingMode};
 use crate::identity::TagRules;
 use crate::identity::cache::Cache;
 use crate::insight::{Insight, Watcher};
@@ -38,6 +38,15 @@ const SWEPT_AFTER: Tick = 4;
 
 /// Seconds after which an identity that had to give way asks whether it still has to.
 const NOW_AND_THEN: Tick = 60;
+
+/// How a worker samples that must not.
+const EXACT: Sampling = Sampling {
+    mode: SamplingMode::Off,
+    rate: 1.0,
+    min_rate: 1.0,
+    target_load: 1.0,
+    interval: Duration::from_secs(3600),
+};
 
 /// Everything that the stages are told by the configuration; swapped as a whole.
 pub struct Rules {
@@ -114,6 +123,8 @@ struct Stages {
     tally: Tally,
     sampler: Sampler,
     leases: Leases,
+    /// Nothing is ever thinned.
+    exact: bool,
     worker: usize,
     watcher: Watcher,
     /// Time of the batch in milliseconds.
@@ -144,6 +155,7 @@ impl Pipeline {
             cache: Cache::new(cached_under.identity_cache_bytes),
             sampler: Sampler::new(cached_under.sampling, fastrand::u64(..)),
             leases: Leases::default(),
+            exact: false,
             cached_under,
             hasher: RandomState::default(),
             identity: Vec::new(),
@@ -167,6 +179,19 @@ impl Pipeline {
     pub fn with_refusals(mut self, refusals: Arc<Refusals>) -> Self {
         self.stages.refusals = refusals;
         self
+    }
+
+    /// Never thins, whatever the rules say: for streams, where the sender waits instead.
+    pub fn exact(mut self) -> Self {
+        self.stages.exact = true;
+        self.stages.sampler = Sampler::new(EXACT, 0);
+        self
+    }
+
+    /// A line came that was too long to be kept as a whole.
+    pub fn too_long(&mut self) {
+        self.stages.tally.add(Count::Lines, 1);
+        self.stages.tally.dropped(DropReason::LineTooLong);
     }
 
     /// Takes every line of a datagram to its end.
@@ -251,7 +276,9 @@ impl Stages {
     fn start_over(&mut self, rules: &Arc<Rules>) {
         self.cache.reset(rules.identity_cache_bytes);
         self.cached_under = rules.clone();
-        self.sampler.follow(&rules.sampling);
+        if !self.exact {
+            self.sampler.follow(&rules.sampling);
+        }
         // Cells of quotas that are gone.
         self.leases = Leases::default();
         self.watcher = rules.insight.watch(self.worker);

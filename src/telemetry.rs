@@ -11,7 +11,7 @@ mod registry;
 pub use registry::{ListenerFigures, ProcessFigures, Telemetry};
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::admit::Limit;
 use crate::model::{DropReason, SampleType, TagDropReason, closed_set};
@@ -279,6 +279,16 @@ pub struct SocketBooks {
     pub queue_bytes: AtomicU64,
     /// Bytes the queue may hold, as the kernel granted them.
     pub queue_limit_bytes: AtomicU64,
+    /// Connections that are open, of streams.
+    pub connections: AtomicU64,
+    /// Connections accepted so far, of streams.
+    pub accepted: AtomicU64,
+    /// Connections closed at once, since as many as may be were open.
+    pub refused: AtomicU64,
+    /// Failures to read or to accept.
+    pub errors: AtomicU64,
+    /// The last attempt failed, and it is tried again.
+    pub failing: AtomicBool,
 }
 
 impl SocketBooks {
@@ -291,6 +301,11 @@ impl SocketBooks {
             kernel_dropped: AtomicU64::new(0),
             queue_bytes: AtomicU64::new(0),
             queue_limit_bytes: AtomicU64::new(queue_limit_bytes),
+            connections: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
         }
     }
 }
@@ -329,6 +344,9 @@ pub enum Kind {
     Histogram,
     /// Facts as labels of a constant 1; its name ends in `_info`.
     Info,
+    /// A counter whose name without `_total` is another family's: OpenMetrics then knows no type for it. Its stem ends
+    /// in `_total`.
+    Total,
 }
 
 /// A family of our own, as it is declared once for every format.
@@ -371,7 +389,7 @@ impl Family {
         match self.kind {
             Kind::Counter => name.push_str("_total"),
             Kind::Info => name.push_str("_info"),
-            Kind::Gauge | Kind::Histogram => {}
+            Kind::Gauge | Kind::Histogram | Kind::Total => {}
         }
         name
     }
@@ -400,6 +418,14 @@ families! {
         .by(&["listener"]).core();
     QUEUE_LIMIT = Gauge("statsieve_receive_queue_limit", "bytes",
         "Memory the kernel granted for datagrams that wait to be read.").by(&["listener"]).core();
+    CONNECTIONS = Gauge("statsieve_connections", "", "Streams that are open.").by(&["listener"]);
+    CONNECTIONS_EVER = Total("statsieve_connections_total", "", "Streams accepted.").by(&["listener"]);
+    CONNECTIONS_REFUSED = Counter("statsieve_connections_refused", "",
+        "Streams closed at once, since as many as may be were open.").by(&["listener"]);
+    LISTENER_UP = Gauge("statsieve_listener_up", "", "Whether a listener works; at 0 it fails and is tried again.")
+        .by(&["listener"]);
+    LISTENER_ERRORS = Counter("statsieve_listener_errors", "", "Failures to read, or to accept a stream.")
+        .by(&["listener"]);
     LINES = Counter("statsieve_lines", "", "Lines taken up; blank ones are none.");
     SAMPLES_RECORDED = Counter("statsieve_samples_recorded", "", "Samples recorded into a series.").by(&["type"]).core();
     SAMPLES_DROPPED = Counter("statsieve_samples_dropped", "",

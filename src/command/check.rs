@@ -52,8 +52,8 @@ fn own_lines(config: &Config) -> u64 {
     if config.telemetry.own_metrics == OwnMetrics::Core {
         return CORE_LINES + registers;
     }
-    // Datagrams, bytes, kernel drops, two of the queue, connections now and ever.
-    let by_listener = 7 * Listener::COUNT;
+    // Datagrams, bytes, kernel drops, two of the queue, connections now, ever and refused, whether it works, its failures.
+    let by_listener = 10 * Listener::COUNT;
     let by_reason = SampleType::COUNT + DropReason::COUNT + TagDropReason::COUNT + FIELD_LETTERS;
     // Latency from arrival to recorded, and the duration of scrapes with bounds of about as many.
     let histograms = 2 * (LATENCY_BOUNDS.len() + HISTOGRAM_LINES as usize);

@@ -4,6 +4,7 @@
 //! Always: everything is bound before readiness says so; a signal to stop lets the sockets empty and one more scrape see
 //! the result; a worker that fails ends the process with an error, so that a supervisor starts it anew.
 
+use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -25,13 +26,15 @@ use crate::config::{self, Config, DeclaredKind, Loaded, LogFormat, LogLevel, Sou
 use crate::expose::lifecycle::Lifecycle;
 use crate::expose::report::Report;
 use crate::expose::{Exposer, http};
-use crate::listen::udp::{Control, Sockets};
-use crate::listen::{first_that_works, resolve};
+use crate::listen::stream::{self, Incoming};
+use crate::listen::udp::Sockets;
+use crate::listen::worker::Control;
+use crate::listen::{bind_tcp, first_that_works, resolve, unix};
 use crate::map::Kind;
 use crate::map::labels::{LabelSet, Origin};
 use crate::pipeline::{Pipeline, Rules};
 use crate::telemetry::refusals::Refusals;
-use crate::telemetry::{Books, Listener, SeriesBooks, Telemetry};
+use crate::telemetry::{Books, Listener, SeriesBooks, SocketBooks, Telemetry};
 
 /// Most workers that `listen.workers = 0` starts: one takes millions of lines a second.
 pub(super) const MOST_WORKERS: usize = 2;
@@ -102,9 +105,10 @@ async fn serve(loaded: Loaded, sources: Sources, refused: bool) -> Result<(), Fa
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("no signals", &error))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("no signals", &error))?;
 
-    let sockets = Arc::new(bind_udp(config)?);
-    let workers = sockets.books().len();
-    let listener = http::bind(&config.http.listen)
+    let bound = Bound::new(config)?;
+    let sockets = bound.books();
+    let workers = bound.workers();
+    let listener = bind_tcp(&config.http.listen)
         .map_err(|error| failed(&format!("cannot listen for HTTP on {}", config.http.listen), &error))?;
 
     let clock = Clock::default();
@@ -118,7 +122,7 @@ async fn serve(loaded: Loaded, sources: Sources, refused: bool) -> Result<(), Fa
         move || rules.load().insight.estimates(clock.now().as_millis() as u64)
     };
     let level = config.telemetry.own_metrics;
-    let telemetry = Telemetry::new(books.clone(), sockets.books().to_vec(), series, &loaded.hash, level)
+    let telemetry = Telemetry::new(books.clone(), sockets, series, &loaded.hash, level)
         .with_distinct(estimates, config.distinct.export_registers);
     let telemetry = Arc::new(telemetry);
     if refused {
@@ -128,26 +132,21 @@ async fn serve(loaded: Loaded, sources: Sources, refused: bool) -> Result<(), Fa
     declare(config, &rules.load(), &store);
     let refusals = Arc::new(Refusals::default());
     let (ended, mut worker_ended) = mpsc::unbounded_channel();
-    let mut workers_told = Vec::new();
-    for (number, books) in books.into_iter().enumerate() {
-        let pipeline = Pipeline::new(rules.clone(), store.clone(), number).with_refusals(refusals.clone());
-        workers_told.push(start_worker(
-            &sockets,
-            number,
-            (config.listen.coalesce, clock.clone()),
-            pipeline,
-            books,
-            ended.clone(),
-        )?);
-    }
+    let stages = (0..workers)
+        .map(|number| Pipeline::new(rules.clone(), store.clone(), number).with_refusals(refusals.clone()))
+        .zip(books);
+    let addresses = bound.addresses();
+    let udp = bound.udp.clone();
+    // The files of unix sockets go with this.
+    let (workers_told, _files) = bound.start(config, &clock, stages, &ended)?;
 
     let lifecycle = Arc::new(Lifecycle::default());
     let refresh = {
-        let sockets = sockets.clone();
-        Box::new(move || sockets.refresh())
+        let udp = udp.clone();
+        Box::new(move || udp.iter().for_each(|udp| udp.refresh()))
     };
     tokio::spawn(each_second(store.clone(), rules.clone(), telemetry.clone(), clock.clone()));
-    let bound = listener.local_addr().map_err(|error| failed("the HTTP listener has no address", &error))?;
+    let http = listener.local_addr().map_err(|error| failed("the HTTP listener has no address", &error))?;
     let report = Report {
         telemetry: telemetry.clone(),
         store: store.clone(),
@@ -156,15 +155,23 @@ async fn serve(loaded: Loaded, sources: Sources, refused: bool) -> Result<(), Fa
         clock,
         loaded: loaded.clone(),
         sources,
-        listeners: vec![(Listener::Udp, sockets.address())],
-        http: bound,
+        listeners: addresses.clone(),
+        http,
     };
     let exposer = Exposer::new(Box::new(store), telemetry, refresh);
     let insight = Box::new(move || rules.load().insight.clone());
     let state = http::State::new(&config.http, exposer, lifecycle.clone()).with_insight(insight).with_report(report);
     let state = Arc::new(state);
-    info!(listener = "udp", address = %sockets.address(), workers, receive_buffer_bytes = sockets.granted_bytes(), "listening");
-    info!(listener = "http", address = %bound, "listening");
+    for (kind, address) in &addresses {
+        match &udp {
+            Some(udp) if *kind == Listener::Udp => {
+                let (workers, receive_buffer_bytes) = (udp.books().len(), udp.granted_bytes());
+                info!(listener = "udp", address, workers, receive_buffer_bytes, "listening");
+            }
+            _ => info!(listener = kind.label(), address, "listening"),
+        }
+    }
+    info!(listener = "http", address = %http, "listening");
     let mut server = tokio::spawn(http::serve(listener, state));
     lifecycle.set_ready();
 
@@ -276,9 +283,8 @@ fn failed(what: &str, error: &io::Error) -> Failed {
 }
 
 /// Binds a UDP socket for each worker.
-fn bind_udp(config: &Config) -> Result<Sockets, Failed> {
+fn bind_udp(config: &Config, address: &str) -> Result<Sockets, Failed> {
     let listen = &config.listen;
-    let address = listen.udp.as_deref().unwrap_or_default();
     let automatic = || std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_WORKERS));
     let workers = listen.workers.unwrap_or_else(automatic);
     let sockets = resolve(address)
@@ -295,29 +301,136 @@ fn bind_udp(config: &Config) -> Result<Sockets, Failed> {
     Ok(sockets)
 }
 
-/// Starts the thread of worker `number`; `ended` hears of its end, however it comes.
-fn start_worker(
-    sockets: &Sockets,
-    number: usize,
-    (coalesce, clock): (Duration, Clock),
-    pipeline: Pipeline,
-    books: Arc<Books>,
+/// All sockets that lines come from, bound.
+struct Bound {
+    udp: Option<Arc<Sockets>>,
+    datagrams: Option<(unix::Bound, Arc<SocketBooks>)>,
+    streams: Vec<(Incoming, Arc<SocketBooks>)>,
+    /// What each of the others is bound to.
+    addresses: Vec<(Listener, String)>,
+    /// What removes the files of streams.
+    files: Files,
+}
+
+/// Dropped at the end, they take the files of unix sockets along.
+type Files = Vec<Box<dyn Any>>;
+
+impl Bound {
+    fn new(config: &Config) -> Result<Self, Failed> {
+        let listen = &config.listen;
+        let udp = listen.udp.as_ref().map(|address| bind_udp(config, address).map(Arc::new)).transpose()?;
+        let mut bound = Self { udp, datagrams: None, streams: Vec::new(), addresses: Vec::new(), files: Vec::new() };
+        if let Some(address) = &listen.tcp {
+            let refused = |error| failed(&format!("cannot take connections on {address}"), &error);
+            let listener = bind_tcp(address).map_err(refused)?;
+            let address = listener.local_addr().map_err(refused)?;
+            bound.addresses.push((Listener::Tcp, address.to_string()));
+            bound.streams.push((Incoming::Tcp(listener), Arc::new(SocketBooks::new(Listener::Tcp, 0))));
+        }
+        let refused = |path: &str, error| failed(&format!("cannot listen at {path}"), &error);
+        if let Some(path) = &listen.unix_datagram {
+            let socket = unix::Bound::datagrams(path, listen.socket_mode).map_err(|error| refused(path, error))?;
+            bound.addresses.push((Listener::UnixDatagram, path.clone()));
+            bound.datagrams = Some((socket, Arc::new(SocketBooks::new(Listener::UnixDatagram, 0))));
+        }
+        if let Some(path) = &listen.unix_stream {
+            let socket = unix::Bound::streams(path, listen.socket_mode).map_err(|error| refused(path, error))?;
+            let (listener, file) = socket.into_listener();
+            bound.addresses.push((Listener::UnixStream, path.clone()));
+            bound.streams.push((Incoming::Unix(listener), Arc::new(SocketBooks::new(Listener::UnixStream, 0))));
+            bound.files.push(Box::new(file));
+        }
+        Ok(bound)
+    }
+
+    /// How many workers they take: one for each UDP socket, one for datagrams of a unix socket, one for all streams.
+    fn workers(&self) -> usize {
+        self.udp.as_ref().map_or(0, |udp| udp.books().len())
+            + usize::from(self.datagrams.is_some())
+            + usize::from(!self.streams.is_empty())
+    }
+
+    fn books(&self) -> Vec<Arc<SocketBooks>> {
+        let udp = self.udp.iter().flat_map(|udp| udp.books());
+        let others = self.datagrams.iter().map(|(_, books)| books).chain(self.streams.iter().map(|(_, books)| books));
+        udp.chain(others).cloned().collect()
+    }
+
+    fn addresses(&self) -> Vec<(Listener, String)> {
+        let udp = self.udp.iter().map(|udp| (Listener::Udp, udp.address().to_string()));
+        udp.chain(self.addresses.iter().cloned()).collect()
+    }
+
+    /// Starts a thread for each worker; `ended` hears of the end of any. Gives what each is told by.
+    fn start(
+        self,
+        config: &Config,
+        clock: &Clock,
+        mut stages: impl Iterator<Item = (Pipeline, Arc<Books>)>,
+        ended: &mpsc::UnboundedSender<()>,
+    ) -> Result<(Vec<Arc<Control>>, Files), Failed> {
+        let Self { udp, datagrams, streams, mut files, .. } = self;
+        let coalesce = config.listen.coalesce;
+        let mut told = Vec::new();
+        let mut next = || stages.next().expect("there are stages for each worker");
+        let no_worker = |error| failed("cannot start a worker", &error);
+        for (udp, number) in udp.iter().flat_map(|udp| (0..udp.books().len()).map(move |number| (udp, number))) {
+            let (pipeline, books) = next();
+            let worker = udp.worker(number, coalesce, clock.clone(), pipeline, books).map_err(no_worker)?;
+            told.push(worker.control());
+            start_thread(&format!("udp-{number}"), ended.clone(), || worker.run())?;
+        }
+        if let Some((socket, socket_books)) = datagrams {
+            let (pipeline, books) = next();
+            let (worker, file) =
+                socket.worker(socket_books, coalesce, clock.clone(), pipeline, books).map_err(no_worker)?;
+            files.push(Box::new(file));
+            told.push(worker.control());
+            start_thread("unix-datagram", ended.clone(), || worker.run())?;
+        }
+        if !streams.is_empty() {
+            let (pipeline, books) = next();
+            let control = Arc::new(Control::of_tasks());
+            told.push(control.clone());
+            let limits = stream::Limits {
+                max_connections: config.listen.max_connections,
+                idle_timeout: config.listen.idle_timeout,
+                max_line_bytes: config.listen.max_line_bytes,
+            };
+            let worker = stream::Worker {
+                listeners: streams,
+                limits,
+                clock: clock.clone(),
+                pipeline: pipeline.exact(),
+                books,
+                control,
+            };
+            start_thread("streams", ended.clone(), || {
+                if let Err(error) = worker.run() {
+                    error!(%error, "streams cannot be served");
+                }
+            })?;
+        }
+        Ok((told, files))
+    }
+}
+
+/// Starts a thread; `ended` hears of its end, however it comes.
+fn start_thread(
+    name: &str,
     ended: mpsc::UnboundedSender<()>,
-) -> Result<Arc<Control>, Failed> {
-    let worker = sockets
-        .worker(number, coalesce, clock, pipeline, books)
-        .map_err(|error| failed("cannot start a worker", &error))?;
-    let control = worker.control();
+    run: impl FnOnce() + Send + 'static,
+) -> Result<(), Failed> {
     let body = move || {
         // The panic's message is on stderr already; all that is left is to tell.
-        let _ = catch_unwind(AssertUnwindSafe(|| worker.run()));
+        let _ = catch_unwind(AssertUnwindSafe(run));
         let _ = ended.send(());
     };
     std::thread::Builder::new()
-        .name(format!("udp-{number}"))
+        .name(name.to_owned())
         .spawn(body)
-        .map_err(|error| failed("cannot start a worker", &error))?;
-    Ok(control)
+        .map(drop)
+        .map_err(|error| failed("cannot start a worker", &error))
 }
 
 /// Sends the log to stderr, in the format configured.

@@ -75,24 +75,31 @@ struct Check<'a> {
 impl Check<'_> {
     fn listen(&mut self, raw: &raw::Listen) -> Listen {
         let udp = self.listener("listen.udp", &raw.udp);
-        self.listener("listen.tcp", &raw.tcp);
+        let tcp = self.listener("listen.tcp", &raw.tcp);
         for (key, path) in [("listen.unix_datagram", &raw.unix_datagram), ("listen.unix_stream", &raw.unix_stream)] {
-            let fits = path.is_empty() || (path.starts_with('/') && path.len() <= LONGEST_SOCKET_PATH);
+            let named = path.starts_with('/') || (path.starts_with('@') && path.len() > 1);
+            let fits = path.is_empty() || (named && path.len() <= LONGEST_SOCKET_PATH);
             self.require(fits && !path.contains('\0'), key);
         }
         if !raw.unix_stream.is_empty() && raw.unix_stream == raw.unix_datagram {
             self.refuse_for("listen.unix_stream", "another path than listen.unix_datagram");
         }
-        if raw.udp.is_empty() {
-            self.refuse_for("listen.udp", "an address: no other listener is supported in this version");
+        if [&raw.udp, &raw.tcp, &raw.unix_datagram, &raw.unix_stream].iter().all(|address| address.is_empty()) {
+            self.refuse_for("listen.udp", "an address, unless another listener is on");
         }
         let octal = !raw.socket_mode.is_empty() && raw.socket_mode.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
-        self.require(octal && u32::from_str_radix(&raw.socket_mode, 8).is_ok_and(|m| m <= 0o777), "listen.socket_mode");
-        self.integer("listen.max_connections", raw.max_connections, 1..=1_000_000);
-        self.duration("listen.idle_timeout", &raw.idle_timeout, Duration::ZERO..=YEAR);
+        let socket_mode = u32::from_str_radix(&raw.socket_mode, 8).ok().filter(|mode| octal && *mode <= 0o777);
+        self.require(socket_mode.is_some(), "listen.socket_mode");
+        let named = |path: &String| (!path.is_empty()).then(|| path.clone());
         let workers = self.integer("listen.workers", raw.workers, 0..=256) as usize;
         Listen {
             udp,
+            tcp,
+            unix_datagram: named(&raw.unix_datagram),
+            unix_stream: named(&raw.unix_stream),
+            socket_mode: socket_mode.unwrap_or_default(),
+            max_connections: self.integer("listen.max_connections", raw.max_connections, 1..=1_000_000) as usize,
+            idle_timeout: self.duration("listen.idle_timeout", &raw.idle_timeout, Duration::ZERO..=YEAR),
             receive_buffer_bytes: self.integer(
                 "listen.receive_buffer_bytes",
                 raw.receive_buffer_bytes,

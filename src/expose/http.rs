@@ -12,7 +12,7 @@ mod top;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,6 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
@@ -36,6 +35,7 @@ use super::report::Report;
 use super::{Exposer, negotiate};
 use crate::config::{DebugApi, Format, Http};
 use crate::insight::Insight;
+use crate::listen::Backoff;
 
 /// How long a request may take to arrive, and a connection to lie idle between two.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,8 +45,6 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 /// What a connection gathers before it waits for its reader, bytes.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
-/// Connections the kernel may complete before they are accepted.
-const BACKLOG: i32 = 128;
 /// How long the answers under way may take once the server was told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -129,29 +127,6 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
-/// Binds `address` (`host:port`, resolved here; port 0 lets the kernel choose), so that connections may come.
-///
-/// # Errors
-/// What resolving it or the last of the addresses it stands for failed with.
-pub fn bind(address: &str) -> io::Result<TcpListener> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name stands for no address");
-    for address in address.to_socket_addrs()? {
-        let bound = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).and_then(|socket| {
-            // A restart need not wait until the connections of the process before have timed out.
-            socket.set_reuse_address(true)?;
-            socket.bind(&address.into())?;
-            socket.listen(BACKLOG)?;
-            socket.set_nonblocking(true)?;
-            Ok(socket)
-        });
-        match bound {
-            Ok(socket) => return Ok(socket.into()),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
 /// Accepts connections until [`Lifecycle::stop`], then waits for the answers under way, 5 seconds at most.
 ///
 /// Needs a tokio runtime with I/O and time; one thread is enough.
@@ -198,12 +173,7 @@ async fn accept(listener: &tokio::net::TcpListener, state: &State, backoff: &mut
                 }
                 return stream;
             }
-            // The client went away before it was accepted.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-                ) => {}
+            Err(error) if Backoff::is_no_fault(&error) => {}
             Err(error) => {
                 state.exposer.telemetry().accept_failed();
                 if !backoff.is_failing() {
@@ -212,32 +182,6 @@ async fn accept(listener: &tokio::net::TcpListener, state: &State, backoff: &mut
                 tokio::time::sleep(backoff.failed()).await;
             }
         }
-    }
-}
-
-/// How long to wait before the next try: 10 ms, doubled by each failure in a row, up to a second.
-#[derive(Debug, Default)]
-struct Backoff {
-    wait: Option<Duration>,
-}
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(10);
-    const LONGEST: Duration = Duration::from_secs(1);
-
-    fn is_failing(&self) -> bool {
-        self.wait.is_some()
-    }
-
-    fn failed(&mut self) -> Duration {
-        let wait = self.wait.map_or(Self::FIRST, |wait| (wait * 2).min(Self::LONGEST));
-        self.wait = Some(wait);
-        wait
-    }
-
-    /// Whether this ends a run of failures.
-    fn succeeded(&mut self) -> bool {
-        self.wait.take().is_some()
     }
 }
 
@@ -288,8 +232,15 @@ fn respond(state: &State, request: &Request<Incoming>, peer: Option<IpAddr>) -> 
         "/-/healthy" => |_, request| page(StatusCode::OK, PLAIN, "healthy\n", request),
         "/-/ready" => |state, request| {
             let phase = state.lifecycle.phase();
-            let status = if phase == Phase::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            page(status, PLAIN, phase.text(), request)
+            let failing: Vec<&str> = state.exposer.telemetry().failing().iter().map(|kind| kind.label()).collect();
+            match (phase, failing.as_slice()) {
+                (Phase::Ready, []) => page(StatusCode::OK, PLAIN, phase.text(), request),
+                (Phase::Ready, _) => {
+                    let text = format!("failing, and tried again: {}\n", failing.join(", "));
+                    page(StatusCode::SERVICE_UNAVAILABLE, PLAIN, &text, request)
+                }
+                _ => page(StatusCode::SERVICE_UNAVAILABLE, PLAIN, phase.text(), request),
+            }
         },
         _ => return page(StatusCode::NOT_FOUND, PLAIN, "not found\n", request),
     };
@@ -431,16 +382,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_in_a_row_are_waited_out_ever_longer_up_to_a_second() {
-        let mut backoff = Backoff::default();
-        let waits: Vec<u128> = (0..9).map(|_| backoff.failed().as_millis()).collect();
-        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
-        assert!(backoff.succeeded());
-        assert!(!backoff.succeeded(), "only the first success ends it");
-        assert_eq!(backoff.failed(), Backoff::FIRST);
-    }
-
-    #[test]
     fn loopback_is_this_machine_in_either_family_and_nobody_else() {
         for (peer, expected) in [
             (Some("127.0.0.1"), true),
@@ -491,14 +432,6 @@ mod tests {
         ] {
             assert_eq!(in_query(query, "tag").as_deref(), expected, "{query:?}");
         }
-    }
-
-    #[test]
-    fn binding_resolves_names_and_a_port_in_use_is_an_error() {
-        let first = bind("localhost:0").unwrap();
-        let address = first.local_addr().unwrap();
-        assert_eq!(bind(&address.to_string()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        assert!(bind("no port here").is_err());
     }
 
     #[test]

@@ -45,6 +45,8 @@ fn rewrite(source: &str, out: &mut String) {
             let (suffix, kind) = match kind {
                 "counter" => ("_total", "counter"),
                 "info" => ("_info", "gauge"),
+                // A counter that OpenMetrics has no name for, since a gauge has it.
+                "unknown" if name.ends_with("_total") => ("", "counter"),
                 "unknown" => ("", "untyped"),
                 other => ("", other),
             };

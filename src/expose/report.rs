@@ -42,7 +42,7 @@ pub struct Report {
     /// Where that came from; no file if it was refused.
     pub sources: Sources,
     /// Where lines are taken.
-    pub listeners: Vec<(Listener, SocketAddr)>,
+    pub listeners: Vec<(Listener, String)>,
     /// Where HTTP is served.
     pub http: SocketAddr,
 }

@@ -32,8 +32,10 @@ pub(super) enum Wait {
 #[derive(Debug)]
 pub(super) struct Gather {
     coalesce: Duration,
-    /// A quarter of the buffer that the kernel granted, bytes as it charges them.
+    /// A quarter of what the queue holds: bytes as the kernel charges them, or datagrams.
     quarter: f64,
+    /// The queue is bounded by the number of datagrams, not by their bytes.
+    of_few: bool,
     gathering: bool,
     /// Datagrams since the window began.
     seen: u64,
@@ -43,7 +45,19 @@ pub(super) struct Gather {
 impl Gather {
     /// For a socket with a granted buffer of `buffer_bytes`.
     pub(super) fn new(coalesce: Duration, buffer_bytes: u64) -> Self {
-        Self { coalesce, quarter: buffer_bytes as f64 / 4.0, gathering: false, seen: 0, window: Duration::ZERO }
+        Self {
+            coalesce,
+            quarter: buffer_bytes as f64 / 4.0,
+            of_few: false,
+            gathering: false,
+            seen: 0,
+            window: Duration::ZERO,
+        }
+    }
+
+    /// For a socket whose queue holds up to `datagrams`, whatever their size; its senders wait when it is full.
+    pub(super) fn of_few(coalesce: Duration, datagrams: u64) -> Self {
+        Self { of_few: true, ..Self::new(coalesce, datagrams) }
     }
 
     /// What to do after a read that took `datagrams` with `bytes` in all and began `elapsed` after the one before;
@@ -64,12 +78,13 @@ impl Gather {
             return Wait::Kernel;
         }
         // At the rate of this very read, how long the quarter lasts.
-        let charged_per_second = charge(datagrams, bytes) / elapsed.as_secs_f64().max(1e-6);
+        let charged = if self.of_few { datagrams as f64 } else { charge(datagrams, bytes) };
+        let charged_per_second = charged / elapsed.as_secs_f64().max(1e-6);
         let lasts = Duration::try_from_secs_f64(self.quarter / charged_per_second).unwrap_or(self.coalesce);
-        match self.coalesce.min(lasts) {
-            wait if wait < SHORTEST => Wait::Kernel,
-            wait => Wait::Timer(wait),
-        }
+        let wait = self.coalesce.min(lasts);
+        // Too few to pay for a timer.
+        let few = datagrams as f64 * wait.as_secs_f64() < STOP * elapsed.as_secs_f64();
+        if wait < SHORTEST || few { Wait::Kernel } else { Wait::Timer(wait) }
     }
 }
 
@@ -130,6 +145,17 @@ mod tests {
         let Wait::Timer(wait) = steady(&mut gather, 20_000, 1_432) else { panic!("a stream gathers") };
         let arriving = wait.as_secs_f64() * 20_000.0 * 2_304.0;
         assert!(wait < 2 * MS && arriving <= 212_992.0 / 4.0, "{wait:?}, {arriving} bytes");
+    }
+
+    #[test]
+    fn a_queue_of_ten_is_never_left_to_fill_and_one_of_512_gathers_a_quarter_at_most() {
+        let mut gather = Gather::of_few(2 * MS, 10);
+        assert_eq!(steady(&mut gather, 50_000, 60), Wait::Kernel);
+        assert!(matches!(steady(&mut gather, 5_000, 60), Wait::Kernel | Wait::Timer(_)));
+        let mut gather = Gather::of_few(2 * MS, 512);
+        assert_eq!(steady(&mut gather, 10_000, 60), Wait::Timer(2 * MS));
+        let Wait::Timer(wait) = steady(&mut gather, 200_000, 60) else { panic!("a stream gathers") };
+        assert!(wait.as_secs_f64() * 200_000.0 <= 128.0, "{wait:?}");
     }
 
     #[test]

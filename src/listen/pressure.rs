@@ -29,7 +29,7 @@ fn charge(length: usize) -> u64 {
 /// The fill of one socket's receive buffer, told from what is read.
 #[derive(Debug)]
 struct Fill {
-    /// Bytes that the kernel granted, as it charges them.
+    /// Bytes that the kernel granted, as it charges them; 0 where nothing is lost when it is full.
     limit: u64,
     /// Nanoseconds since 1970; `None` while batches are not full.
     mark: Option<u64>,
@@ -85,7 +85,7 @@ impl Fill {
     /// The largest share since this was last asked.
     fn take(&mut self) -> f64 {
         let largest = std::mem::take(&mut self.largest);
-        (largest as f64 / self.limit.max(1) as f64).min(1.0)
+        if self.limit == 0 { 0.0 } else { (largest as f64 / self.limit as f64).min(1.0) }
     }
 }
 
@@ -98,9 +98,10 @@ pub(super) struct Pressure {
 }
 
 impl Pressure {
-    /// Begins to watch the calling thread, which reads a socket with a granted buffer of `buffer_bytes`.
-    pub(super) fn new(buffer_bytes: u64, now: Duration) -> Self {
-        Self { fill: Fill::new(buffer_bytes), cpu: Cpu::of_this_thread(), looked: now }
+    /// Begins to watch the calling thread, which reads a socket with a granted buffer of `buffer_bytes`; `None` if a
+    /// full one makes senders wait.
+    pub(super) fn new(buffer_bytes: Option<u64>, now: Duration) -> Self {
+        Self { fill: Fill::new(buffer_bytes.unwrap_or(0)), cpu: Cpu::of_this_thread(), looked: now }
     }
 
     /// See [`Fill::took`].

@@ -121,6 +121,11 @@ impl Telemetry {
         ProcessFigures { cpu_seconds: now.cpu_seconds_total, resident_bytes: now.resident_memory_bytes }
     }
 
+    /// The kinds of listeners of which one fails now, and is tried again.
+    pub fn failing(&self) -> Vec<Listener> {
+        self.ledger.listeners().into_iter().filter(|(_, sum)| sum.failing > 0).map(|(kind, _)| kind).collect()
+    }
+
     /// What the series store holds.
     pub fn series(&self) -> &SeriesBooks {
         &self.ledger.series
@@ -177,6 +182,16 @@ pub struct ListenerFigures {
     pub queue_bytes: u64,
     /// The most that may wait.
     pub queue_limit_bytes: u64,
+    /// Connections open now.
+    pub connections: u64,
+    /// Connections accepted so far.
+    pub accepted: u64,
+    /// Connections closed at once for want of a place.
+    pub refused: u64,
+    /// Failures to read or to accept.
+    pub errors: u64,
+    /// Sockets that fail now.
+    pub failing: u64,
 }
 
 impl ListenerFigures {
@@ -186,6 +201,11 @@ impl ListenerFigures {
         self.kernel_dropped += other.kernel_dropped;
         self.queue_bytes += other.queue_bytes;
         self.queue_limit_bytes += other.queue_limit_bytes;
+        self.connections += other.connections;
+        self.accepted += other.accepted;
+        self.refused += other.refused;
+        self.errors += other.errors;
+        self.failing += other.failing;
     }
 }
 
@@ -247,6 +267,11 @@ impl Ledger {
                 kernel_dropped: socket.kernel_dropped.load(Relaxed),
                 queue_bytes: socket.queue_bytes.load(Relaxed),
                 queue_limit_bytes: socket.queue_limit_bytes.load(Relaxed),
+                connections: socket.connections.load(Relaxed),
+                accepted: socket.accepted.load(Relaxed),
+                refused: socket.refused.load(Relaxed),
+                errors: socket.errors.load(Relaxed),
+                failing: u64::from(socket.failing.load(Relaxed)),
             });
         }
         Listener::ALL.iter().filter_map(|kind| kinds[kind.index()].map(|sum| (*kind, sum))).collect()
@@ -283,11 +308,18 @@ impl Collector for Ledger {
         out.info(&BUILD, &build)?;
         out.info(&CONFIG, &[self.config_hash().as_str()])?;
 
-        out.counters(&DATAGRAMS, listeners.iter().map(|(kind, sum)| (kind.label(), sum.datagrams)))?;
+        out.counters(&DATAGRAMS, datagram_kinds().map(|(kind, sum)| (kind.label(), sum.datagrams)))?;
         out.counters(&RECEIVED, listeners.iter().map(|(kind, sum)| (kind.label(), sum.bytes)))?;
         out.counters(&KERNEL_DROPPED, datagram_kinds().map(|(kind, sum)| (kind.label(), sum.kernel_dropped)))?;
         out.gauges(&QUEUE, udp().map(|(kind, sum)| (kind.label(), sum.queue_bytes)))?;
         out.gauges(&QUEUE_LIMIT, udp().map(|(kind, sum)| (kind.label(), sum.queue_limit_bytes)))?;
+
+        let streams = || listeners.iter().filter(|(kind, _)| matches!(kind, Listener::Tcp | Listener::UnixStream));
+        out.gauges(&CONNECTIONS, streams().map(|(kind, sum)| (kind.label(), sum.connections)))?;
+        out.gauges(&CONNECTIONS_EVER, streams().map(|(kind, sum)| (kind.label(), sum.accepted)))?;
+        out.counters(&CONNECTIONS_REFUSED, streams().map(|(kind, sum)| (kind.label(), sum.refused)))?;
+        out.gauges(&LISTENER_UP, listeners.iter().map(|(kind, sum)| (kind.label(), u64::from(sum.failing == 0))))?;
+        out.counters(&LISTENER_ERRORS, listeners.iter().map(|(kind, sum)| (kind.label(), sum.errors)))?;
 
         out.counter(&LINES, tally.get(Count::Lines))?;
         if full {
@@ -451,6 +483,7 @@ impl Out<'_> {
             Kind::Gauge => MetricType::Gauge,
             Kind::Histogram => MetricType::Histogram,
             Kind::Info => MetricType::Info,
+            Kind::Total => MetricType::Unknown,
         };
         let unit: Option<&'static Unit> = match family.unit {
             "bytes" => Some(&Unit::Bytes),
@@ -596,6 +629,8 @@ mod tests {
             socket.kernel_dropped.store(1, Relaxed);
             socket.queue_bytes.store(10, Relaxed);
         }
+        sockets[1].errors.store(3, Relaxed);
+        sockets[1].failing.store(true, Relaxed);
         telemetry.series().created.store(9, Relaxed);
         telemetry.scraped(Format::OpenMetrics, Duration::from_millis(2), 1234);
 
@@ -612,6 +647,9 @@ mod tests {
             ("statsieve_identity_cache_entries", 6.0),
             ("statsieve_datagrams_total{listener=\"udp\"}", 8.0),
             ("statsieve_datagrams_total{listener=\"unix_datagram\"}", 4.0),
+            ("statsieve_listener_up{listener=\"udp\"}", 0.0),
+            ("statsieve_listener_up{listener=\"unix_datagram\"}", 1.0),
+            ("statsieve_listener_errors_total{listener=\"udp\"}", 3.0),
             ("statsieve_kernel_dropped_datagrams_total{listener=\"udp\"}", 2.0),
             ("statsieve_receive_queue_bytes{listener=\"udp\"}", 20.0),
             ("statsieve_receive_queue_limit_bytes{listener=\"udp\"}", 2000.0),

@@ -139,12 +139,14 @@ impl Sidecar {
         let reader = log.follow(child.stderr.take().unwrap());
         let mut child = KillOnDrop(Some(child));
         let (udp, http) = wait_for_or_explain(
-            "the log names both addresses",
+            "the log names its addresses",
             || {
                 if let Some(status) = child.0.as_mut().unwrap().try_wait().unwrap() {
                     panic!("the sidecar ended with {status} before it listened; its log:\n{}", log.text());
                 }
-                Some((log.address_of("udp")?, log.address_of("http")?))
+                // HTTP is logged last. Without UDP there is nothing to send to by default.
+                let http = log.address_of("http")?;
+                Some((log.address_of("udp").unwrap_or(([0, 0, 0, 0], 0).into()), http))
             },
             || format!("its log:\n{}", log.text()),
         );
@@ -226,6 +228,11 @@ impl Sidecar {
     /// A GET, `None` if there is no answer.
     pub(crate) fn try_get(&self, path: &str, headers: &[(&str, &str)]) -> Option<Reply> {
         get(self.http, path, headers).ok()
+    }
+
+    /// Where a listener is bound, as the log says.
+    pub(crate) fn address_of(&self, listener: &str) -> SocketAddr {
+        self.log.address_of(listener).unwrap_or_else(|| panic!("no {listener} in\n{}", self.log.text()))
     }
 
     pub(crate) fn pid(&self) -> Pid {

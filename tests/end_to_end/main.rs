@@ -27,3 +27,4 @@ mod recording;
 mod report;
 mod start_and_stop;
 mod tools;
+mod transports;

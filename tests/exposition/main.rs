@@ -17,6 +17,7 @@ use statsieve::expose::lifecycle::Lifecycle;
 use statsieve::expose::{Exposer, PIECE_BYTES, Pieces, SeriesSource};
 use statsieve::identity::Seen;
 use statsieve::insight::Insight;
+use statsieve::listen::bind_tcp;
 use statsieve::telemetry::{Listener, SocketBooks, Telemetry};
 
 use client::{Answer, Client, PATIENCE};
@@ -102,7 +103,7 @@ impl Setup {
         let mut state = State::new(&self.http, exposer, Arc::clone(&lifecycle));
         state = state.with_insight(Box::new(move || Arc::clone(&insight)));
         state.header_timeout = self.header_timeout;
-        let listener = http::bind(&self.http.listen).unwrap();
+        let listener = bind_tcp(&self.http.listen).unwrap();
         let address = listener.local_addr().unwrap();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

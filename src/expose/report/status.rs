@@ -1,5 +1,6 @@
 //! `/api/v1/status`: the state of everything in one answer, with a verdict in one sentence.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::config::{Format, SamplingMode};
 use crate::expose::lifecycle::Phase;
 use crate::model::{DropReason, SampleType, TagDropReason};
 use crate::telemetry::history::Figures;
-use crate::telemetry::{Count, LATENCY_BOUNDS, Tally};
+use crate::telemetry::{Count, LATENCY_BOUNDS, Listener, Tally};
 
 /// Families shown.
 const FAMILIES: usize = 20;
@@ -137,12 +138,15 @@ fn verdict(report: &Report, minute: &Span) -> (&'static str, String) {
     let lines = limit(series.sample_lines.load(Relaxed), series.limit.load(Relaxed));
     let bytes = limit(series.bytes.load(Relaxed), report.loaded.config.cardinality.max_bytes);
     let rate = telemetry.loads().iter().fold(1.0_f64, |least, (rate, _)| least.min(*rate));
-    let received = minute.now.sockets.datagrams + minute.now.sockets.kernel_dropped > 0;
+    let received = minute.now.sockets.bytes + minute.now.sockets.kernel_dropped > 0;
     let of_late = if minute.seconds < MINUTE.as_secs_f64() { "since the start" } else { "in the last minute" };
     match report.lifecycle.phase() {
         Phase::Starting => return ("warning", "It is starting.".to_owned()),
         Phase::Draining => return ("warning", "It is about to end, after the next scrape.".to_owned()),
         Phase::Ready => {}
+    }
+    if let [first, ..] = telemetry.failing().as_slice() {
+        return ("critical", format!("The listener {first} fails, and is tried again; see the log."));
     }
     if minute.kernel_dropped() > 0 {
         let text = format!(
@@ -190,11 +194,13 @@ fn verdict(report: &Report, minute: &Span) -> (&'static str, String) {
 
 fn listeners(report: &Report) -> Vec<Value> {
     let figures = report.telemetry.listeners();
-    let listener = |(kind, address): &(crate::telemetry::Listener, std::net::SocketAddr)| {
+    let listener = |(kind, address): &(Listener, String)| {
         let of = figures.iter().find(|(other, _)| other == kind).map(|(_, figures)| *figures).unwrap_or_default();
         json!({
             "listener": kind.label(),
-            "address": address.to_string(),
+            "address": address,
+            "up": of.failing == 0,
+            "connections": of.connections,
             "datagrams": of.datagrams,
             "bytes": of.bytes,
             "kernel_dropped_datagrams": of.kernel_dropped,
@@ -205,12 +211,23 @@ fn listeners(report: &Report) -> Vec<Value> {
 
 /// A command that sends one line.
 fn test_line(report: &Report) -> Option<String> {
-    let (_, address) = report.listeners.first()?;
-    let host = match address.ip() {
-        any if any.is_unspecified() => "127.0.0.1".to_owned(),
-        ip => ip.to_string(),
+    let (kind, address) = report.listeners.first()?;
+    let to = match kind {
+        Listener::Udp | Listener::Tcp => {
+            let address: SocketAddr = address.parse().ok()?;
+            let host = match address.ip() {
+                any if any.is_unspecified() => "127.0.0.1".to_owned(),
+                ip => ip.to_string(),
+            };
+            let udp = if *kind == Listener::Udp { "-u " } else { "" };
+            format!("{udp}-q0 {host} {}", address.port())
+        }
+        // nc knows no abstract names.
+        _ if address.starts_with('@') => return None,
+        Listener::UnixDatagram => format!("-uU -q0 {address}"),
+        Listener::UnixStream => format!("-U -q0 {address}"),
     };
-    Some(format!("echo 'bot.messages:1|c|#user_id:42' | nc -u -q0 {host} {}", address.port()))
+    Some(format!("echo 'bot.messages:1|c|#user_id:42' | nc {to}"))
 }
 
 fn scrapes(report: &Report) -> Value {
