@@ -188,6 +188,9 @@ impl Store {
         }
     }
 
+    /// Other rules come into force: what they would make anew is made anew when it is next asked for.
+    pub fn rules_change(&self) {}
+
     fn publish(&self, tables: &Tables) {
         let counts = &tables.counts;
         self.books.sample_lines.store(counts.used.lines, Relaxed);

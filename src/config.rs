@@ -33,6 +33,12 @@ pub struct Loaded {
     pub text: String,
     /// 16 hexadecimal digits of xxh64 (seed 0) of `text`: equal on instances that run by the same keys.
     pub hash: String,
+    /// The file that was read over the defaults.
+    pub file: Option<PathBuf>,
+    /// How many keys the command line set.
+    pub overrides: usize,
+    /// Other files that were read, such as those of salts.
+    pub files: Vec<PathBuf>,
 }
 
 /// Reads the defaults, the file over them and the overrides over both.
@@ -52,13 +58,15 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
         merged.add_override(argument, &mut problems);
     }
     let raw = merged.read(&mut problems);
-    let config = check::check(&raw, &merged, &mut problems);
+    let mut files = Vec::new();
+    let config = check::check(&raw, &merged, &mut problems, &mut files);
     if !problems.is_empty() {
         return Err(Problems::new(problems));
     }
     let text = toml::to_string(&raw).expect("tables of plain values and lists can be written as TOML");
     let hash = format!("{:016x}", xxh64(text.as_bytes(), 0));
-    Ok(Loaded { config, pending: merged.pending(), text, hash })
+    let (file, overrides) = (sources.file.clone(), sources.set.len());
+    Ok(Loaded { config, pending: merged.pending(), text, hash, file, overrides, files })
 }
 
 impl Config {
@@ -113,6 +121,8 @@ pub struct Config {
     pub naming: Naming,
     /// `[observer]`
     pub observer: Observer,
+    /// `[reload]`
+    pub reload: Reload,
     /// `[[bucketing]]`, in the order of the file; no tag stands in two of them.
     pub bucketing: Vec<Bucketing>,
     /// `[labels]`
@@ -129,11 +139,13 @@ pub struct Config {
     pub distinct: Distinct,
     /// `[heavy_hitters]`
     pub heavy_hitters: HeavyHitters,
+    /// `[relay]`
+    pub relay: Relay,
     /// `[telemetry]`
     pub telemetry: Telemetry,
     /// `[log]`
     pub log: Log,
-    // Tables whose feature does not exist yet (reload, mapping, relay)
+    // Tables whose feature does not exist yet (mapping)
     // are checked when read; the issue that brings the feature gives them a struct here.
 }
 
@@ -175,7 +187,9 @@ pub struct Http {
     pub metrics_path: String,
     /// Formats offered, none twice, at least one.
     pub formats: Vec<Format>,
-    /// Who may see `/api/v1/`.
+    /// Whether `/-/reload` and `/-/quit` are obeyed.
+    pub lifecycle: bool,
+    /// Who may see `/api/v1/top` and `/api/v1/config`.
     pub debug_api: DebugApi,
     /// Connections served at a time; a further one waits in the kernel's backlog. At least 1.
     pub max_connections: usize,
@@ -273,6 +287,13 @@ pub struct Observer {
     pub bounds: Vec<f64>,
 }
 
+/// When the configuration is read again by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// When one of its files changes.
+    pub watch: bool,
+}
+
 /// One `[[bucketing]]` rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucketing {
@@ -342,6 +363,15 @@ pub struct Cardinality {
     pub evict_idle_after: Duration,
     /// Bytes of identity cache for each worker.
     pub identity_cache_bytes: usize,
+}
+
+/// Where raw lines are sent on to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Relay {
+    /// `host:port` each, resolved when the sidecar starts or reloads; empty is off.
+    pub targets: Vec<String>,
+    /// Largest datagram, bytes.
+    pub packet_bytes: usize,
 }
 
 /// Quotas on samples.
@@ -540,6 +570,7 @@ mod tests {
                 listen: "127.0.0.1:9102".to_owned(),
                 metrics_path: "/metrics".to_owned(),
                 formats: vec![Format::OpenMetrics, Format::Protobuf, Format::Text],
+                lifecycle: false,
                 debug_api: DebugApi::Loopback,
                 max_connections: 64,
                 write_timeout: seconds(30),
@@ -561,6 +592,8 @@ mod tests {
                 timer_suffix: "_seconds".to_owned(),
             },
             observer: Observer { bounds: vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0] },
+            reload: Reload { watch: false },
+            relay: Relay { targets: vec![], packet_bytes: 1400 },
             bucketing: vec![Bucketing {
                 tags: vec!["user_id".to_owned()],
                 label: "user_bucket".to_owned(),
@@ -665,10 +698,7 @@ mod tests {
                 "http.web_config_file: found \"web.yml\", \
                  accepted: \"\" only: TLS and authentication are not supported in this version",
             ),
-            (
-                "listen.udp=",
-                "listen.udp: found \"\", accepted: an address, unless another listener is on",
-            ),
+            ("listen.udp=", "listen.udp: found \"\", accepted: an address, unless another listener is on"),
         ] {
             assert_eq!(bad(&[argument]), format!("--set {argument}: {problem}"));
         }
@@ -690,7 +720,7 @@ mod tests {
             "listen.coalesce=1ms",
             "declare=[]",
         ]);
-        assert_eq!(loaded.pending, ["observer.max_age", "relay.targets"]);
+        assert_eq!(loaded.pending, ["observer.max_age"]);
     }
 
     #[test]

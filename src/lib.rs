@@ -3,7 +3,8 @@
 //! # What comes in
 //!
 //! Datagrams on UDP and unix sockets and streams over TCP and unix sockets, with lines such as
-//! `bot.messages:1|c|#user_id:42,activity_type:message`. Scrapes over HTTP. A configuration, once at start. Nothing else: the process keeps no files and makes no connections.
+//! `bot.messages:1|c|#user_id:42,activity_type:message`. Scrapes over HTTP. A configuration, at start and at each reload.
+//! Nothing else: the process keeps no files, and sends nothing but answers and, if told to, the lines it got ([`relay`]).
 //!
 //! # The way of a sample
 //!
@@ -43,7 +44,7 @@
 //!   shards. Gauges are the exception: one cell for all workers, the last write wins, changes are atomic additions.
 //! - **Rules are swapped as a whole.** [`pipeline::Rules`] holds all that the stages take from the configuration. It is
 //!   published through `arc-swap`; each worker looks once for each datagram, and forgets its identities when the rules
-//!   are new. Sockets, threads and the HTTP server are set up once and never swapped.
+//!   are new. [`reload`] makes and publishes them. Sockets and threads are set up once and never swapped.
 //! - **Books are published once a batch.** A tally is plain numbers; at the end of each read the worker stores them
 //!   into its [`telemetry::Books`], which it alone writes. Figures of a socket stand in [`telemetry::SocketBooks`].
 //!
@@ -91,6 +92,7 @@ pub mod admit;
 pub mod aggregate;
 pub mod insight;
 pub mod pipeline;
+pub mod relay;
 
 // What the outside sees.
 pub mod expose;
@@ -101,3 +103,4 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod model;
+pub mod reload;

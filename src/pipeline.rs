@@ -30,6 +30,7 @@ use crate::map::{Kind, Mapper, Resolved, TagDrops};
 use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
 use crate::parse::number::Number;
 use crate::parse::{Line, Sample, Values, glance, scan, unknown_letters};
+use crate::relay::{Packer, Relay};
 use crate::telemetry::refusals::{self, Refusals};
 use crate::telemetry::{Books, Count, Tally};
 
@@ -72,6 +73,10 @@ pub struct Rules {
     pub max_line_bytes: usize,
     /// Limit of each worker's identity cache, bytes.
     pub identity_cache_bytes: usize,
+    /// Whether the registers behind estimates are exposed.
+    pub exports_registers: bool,
+    /// Where raw lines are sent on to.
+    pub relay: Option<Arc<Relay>>,
 }
 
 impl Rules {
@@ -97,6 +102,8 @@ impl Rules {
             overflow_labels: text(&overflow_labels).to_owned(),
             max_line_bytes: config.listen.max_line_bytes,
             identity_cache_bytes: config.cardinality.identity_cache_bytes,
+            exports_registers: config.distinct.export_registers,
+            relay: None,
         }
     }
 }
@@ -130,6 +137,8 @@ struct Stages {
     /// Time of the batch in milliseconds.
     now_ms: u64,
     refusals: Arc<Refusals>,
+    /// Packs lines that are sent on.
+    packer: Option<Packer>,
     /// For each reason the tick from which on a refused line is noted again.
     note_from: [Tick; DropReason::COUNT],
 }
@@ -151,6 +160,7 @@ impl Pipeline {
     pub fn new(rules: Arc<ArcSwap<Rules>>, store: Arc<Store>, worker: usize) -> Self {
         let cached_under = rules.load_full();
         let watcher = cached_under.insight.watch(worker);
+        let packer = cached_under.relay.clone().map(Packer::new);
         let stages = Stages {
             cache: Cache::new(cached_under.identity_cache_bytes),
             sampler: Sampler::new(cached_under.sampling, fastrand::u64(..)),
@@ -170,6 +180,7 @@ impl Pipeline {
             watcher,
             now_ms: 0,
             refusals: Arc::default(),
+            packer,
             note_from: [0; DropReason::COUNT],
         };
         Self { rules: RulesCache::new(rules), stages }
@@ -192,6 +203,9 @@ impl Pipeline {
     pub fn too_long(&mut self) {
         self.stages.tally.add(Count::Lines, 1);
         self.stages.tally.dropped(DropReason::LineTooLong);
+        if let Some(packer) = &self.stages.packer {
+            packer.too_long();
+        }
     }
 
     /// Takes every line of a datagram to its end.
@@ -201,6 +215,9 @@ impl Pipeline {
         let rules = rules.load();
         if !Arc::ptr_eq(rules, &stages.cached_under) {
             stages.start_over(rules);
+        }
+        if let Some(packer) = &mut stages.packer {
+            packer.datagram(datagram);
         }
         if let Some(quotas) = &rules.quotas {
             stages.leases.at(quotas, quotas.now());
@@ -241,7 +258,10 @@ impl Pipeline {
 
     /// The batch is over: its counts become visible to scrapes, and nothing is recorded until the next begins.
     pub fn end(&mut self, books: &Books) {
-        let Stages { tally, cache, passage, sampler, .. } = &mut self.stages;
+        let Stages { tally, cache, passage, sampler, packer, .. } = &mut self.stages;
+        if let Some(packer) = packer {
+            packer.flush();
+        }
         tally.set(Count::CacheEntries, cache.len() as u64);
         tally.set(Count::CacheEvictions, cache.evictions());
         books.publish(tally);
@@ -283,6 +303,10 @@ impl Stages {
         self.leases = Leases::default();
         self.watcher = rules.insight.watch(self.worker);
         self.watcher.turn(self.now_ms);
+        if let Some(packer) = &mut self.packer {
+            packer.flush();
+        }
+        self.packer = rules.relay.clone().map(Packer::new);
     }
 
     #[inline(always)]

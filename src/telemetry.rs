@@ -43,6 +43,28 @@ closed_set! {
 }
 
 closed_set! {
+    /// How reading the configuration again ended; the `outcome` of `statsieve_config_reloads_total`.
+    pub enum ReloadOutcome {
+        /// It is in force.
+        Success = "success",
+        /// It was refused, and the one before stays.
+        Failure = "failure",
+    }
+}
+
+closed_set! {
+    /// What became of a line that was to be relayed, at one target; the `outcome` of `statsieve_relay_lines_total`.
+    pub enum RelayOutcome {
+        /// It was sent; whether it arrived, nobody tells.
+        Sent = "sent",
+        /// The target refused, or was too slow.
+        Dropped = "dropped",
+        /// It does not fit into `relay.packet_bytes`.
+        TooLong = "too_long",
+    }
+}
+
+closed_set! {
     /// Counts of a worker that have no label.
     pub enum Count {
         /// Lines taken up (blank ones are none).
@@ -333,6 +355,13 @@ pub struct SeriesBooks {
     pub limited: Mutex<Vec<(Box<str>, Limit)>>,
 }
 
+/// Relayed lines, by [`RelayOutcome`]; each counts once for each target.
+#[derive(Debug, Default)]
+pub struct RelayBooks {
+    /// The counts.
+    pub lines: [AtomicU64; RelayOutcome::COUNT],
+}
+
 /// What a family of our own is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -466,10 +495,14 @@ families! {
     SCRAPE_SIZE = Gauge("statsieve_scrape", "bytes", "Size of the last scrape before compression.");
     ACCEPT_ERRORS = Counter("statsieve_http_accept_errors", "",
         "Failures to accept an HTTP connection, for want of descriptors or memory.");
+    RELOADS = Counter("statsieve_config_reloads", "", "Times that the configuration was read again, by how that ended.")
+        .by(&["outcome"]);
     RELOAD_OK = Gauge("statsieve_config_last_reload_successful", "",
         "Whether the last configuration read is the one in force.").core();
     RELOAD_TIME = Gauge("statsieve_config_last_reload_success_timestamp", "seconds",
         "When the configuration in force was read, in unix time.");
+    RELAYED = Counter("statsieve_relay_lines", "", "Lines to be sent on, by what became of them, for each target.")
+        .by(&["outcome"]);
     PROCESS_CPU = Counter("process_cpu", "seconds", "Total user and system CPU time spent in seconds.").core();
     PROCESS_OPEN_FDS = Gauge("process_open_fds", "", "Number of open file descriptors.");
     PROCESS_MAX_FDS = Gauge("process_max_fds", "", "Maximum number of open file descriptors.");

@@ -182,11 +182,11 @@ mod tests {
     #[test]
     fn what_has_no_effect_and_what_is_open_to_others_is_said() {
         let (code, text) =
-            run(&["relay.packet_bytes=500", "listen.udp=:8125", "labels.drop=[\"user*\"]", "sampling.rate=0.5"]);
+            run(&["observer.max_age=5m", "listen.udp=:8125", "labels.drop=[\"user*\"]", "sampling.rate=0.5"]);
         assert_eq!(code, OK);
         for line in [
             "read: the built-in defaults, under 4 overrides",
-            "warning: set, but without effect in this version: relay.packet_bytes",
+            "warning: set, but without effect in this version: observer.max_age",
             "note: listen.udp: 0.0.0.0:8125 can be reached from other machines",
             "note: bucketing.0.tags: \"user_id\" never arrives, labels.drop takes it out (\"user*\")",
             "note: sampling.rate: has no effect unless sampling.mode is \"fixed\"",

@@ -7,22 +7,22 @@
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, level_filters::LevelFilter, warn};
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{Layer, Registry};
+use tracing_subscriber::{Layer, Registry, reload as reload_layer};
 
 use super::{BAD_CONFIGURATION, FAILED, OK};
-use crate::aggregate::{Sight, Store, Wanted};
-use crate::clock::{Clock, Tick};
-use crate::config::{self, Config, DeclaredKind, Loaded, LogFormat, LogLevel, Sources};
+use crate::aggregate::Store;
+use crate::clock::Clock;
+use crate::config::{self, Config, Loaded, Log, LogFormat, LogLevel, Sources};
+use crate::expose::http::Admin;
 use crate::expose::lifecycle::Lifecycle;
 use crate::expose::report::Report;
 use crate::expose::{Exposer, http};
@@ -30,9 +30,8 @@ use crate::listen::stream::{self, Incoming};
 use crate::listen::udp::Sockets;
 use crate::listen::worker::Control;
 use crate::listen::{bind_tcp, first_that_works, resolve, unix};
-use crate::map::Kind;
-use crate::map::labels::{LabelSet, Origin};
 use crate::pipeline::{Pipeline, Rules};
+use crate::reload::{self, InForce};
 use crate::telemetry::refusals::Refusals;
 use crate::telemetry::{Books, Listener, SeriesBooks, SocketBooks, Telemetry};
 
@@ -40,6 +39,8 @@ use crate::telemetry::{Books, Listener, SeriesBooks, SocketBooks, Telemetry};
 pub(super) const MOST_WORKERS: usize = 2;
 /// How long workers may take to empty their sockets.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
+/// How often to look whether files have changed.
+const WATCH: Duration = Duration::from_secs(2);
 /// How often to look whether they have.
 const EMPTIED_POLL: Duration = Duration::from_millis(2);
 
@@ -61,7 +62,7 @@ pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u
             }
         }
     };
-    start_log(&loaded.config);
+    let log = start_log(&loaded.config);
     let overrides = sources.set.len();
     match &sources.file {
         Some(file) if refused.is_none() => {
@@ -88,8 +89,7 @@ pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u
             return FAILED;
         }
     };
-    let in_force = Sources { file: sources.file.clone().filter(|_| refused.is_none()), ..sources.clone() };
-    match runtime.block_on(serve(loaded, in_force, refused.is_some())) {
+    match runtime.block_on(serve(loaded, sources.clone(), refused.is_some(), log)) {
         Ok(()) => OK,
         Err(_) => FAILED,
     }
@@ -98,12 +98,19 @@ pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u
 /// What was logged as an error already and ends the process.
 struct Failed;
 
-async fn serve(loaded: Loaded, sources: Sources, refused: bool) -> Result<(), Failed> {
-    let loaded = Arc::new(loaded);
-    let config = &loaded.config;
+async fn serve(
+    loaded: Loaded,
+    sources: Sources,
+    refused: bool,
+    log: impl Fn(&Config) + Send + Sync + 'static,
+) -> Result<(), Failed> {
+    let config = loaded.config.clone();
+    let config = &config;
     // Asked for first: a signal that comes while we bind must not be lost.
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("no signals", &error))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("no signals", &error))?;
+    let listen = |kind| signal(kind).map_err(|error| failed("no signals", &error));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hangup = listen(SignalKind::hangup())?;
 
     let bound = Bound::new(config)?;
     let sockets = bound.books();
@@ -113,23 +120,26 @@ async fn serve(loaded: Loaded, sources: Sources, refused: bool) -> Result<(), Fa
 
     let clock = Clock::default();
     let series = Arc::new(SeriesBooks::default());
-    series.limit.store(config.cardinality.max_series, Relaxed);
     let store = Arc::new(Store::new(workers, series.clone()));
-    let rules = Arc::new(ArcSwap::from_pointee(Rules::new(config)));
     let books: Vec<Arc<Books>> = (0..workers).map(|_| Arc::default()).collect();
+    let rules = Arc::new(ArcSwap::from_pointee(Rules::new(config)));
     let estimates = {
         let (rules, clock) = (rules.clone(), clock.clone());
-        move || rules.load().insight.estimates(clock.now().as_millis() as u64)
+        move || {
+            let rules = rules.load();
+            (rules.insight.estimates(clock.now().as_millis() as u64), rules.exports_registers)
+        }
     };
     let level = config.telemetry.own_metrics;
-    let telemetry = Telemetry::new(books.clone(), sockets, series, &loaded.hash, level)
-        .with_distinct(estimates, config.distinct.export_registers);
+    let telemetry = Telemetry::new(books.clone(), sockets, series, &loaded.hash, level).with_distinct(estimates);
     let telemetry = Arc::new(telemetry);
     if refused {
         telemetry.config_refused();
     }
+    let with_relay = reload::rules(config, None, telemetry.relay()).map_err(|error| failed("cannot relay", &error))?;
+    rules.store(Arc::new(with_relay));
+    let mut in_force = InForce::new(sources, loaded, rules.clone(), store.clone(), telemetry.clone());
 
-    declare(config, &rules.load(), &store);
     let refusals = Arc::new(Refusals::default());
     let (ended, mut worker_ended) = mpsc::unbounded_channel();
     let stages = (0..workers)
@@ -147,21 +157,43 @@ async fn serve(loaded: Loaded, sources: Sources, refused: bool) -> Result<(), Fa
     };
     tokio::spawn(each_second(store.clone(), rules.clone(), telemetry.clone(), clock.clone()));
     let http = listener.local_addr().map_err(|error| failed("the HTTP listener has no address", &error))?;
+    let exposer = Exposer::new(Box::new(store.clone()), telemetry.clone(), refresh);
+    let insight = {
+        let rules = rules.clone();
+        Box::new(move || rules.load().insight.clone())
+    };
+    // The server tells of the configuration, and the configuration is told to the server.
+    let state_told = Arc::new(OnceLock::<Arc<http::State>>::new());
+    in_force.tell({
+        let (state, telemetry) = (state_told.clone(), telemetry.clone());
+        move |config| {
+            log(config);
+            telemetry.set_level(config.telemetry.own_metrics);
+            state.get().into_iter().for_each(|state| state.set(&config.http));
+        }
+    });
+    let in_force = Arc::new(in_force);
+    let quit = Arc::new(Notify::new());
     let report = Report {
-        telemetry: telemetry.clone(),
-        store: store.clone(),
+        telemetry,
+        store,
         refusals,
         lifecycle: lifecycle.clone(),
         clock,
-        loaded: loaded.clone(),
-        sources,
+        loaded: Box::new({
+            let in_force = in_force.clone();
+            move || in_force.loaded()
+        }),
         listeners: addresses.clone(),
         http,
     };
-    let exposer = Exposer::new(Box::new(store), telemetry, refresh);
-    let insight = Box::new(move || rules.load().insight.clone());
-    let state = http::State::new(&config.http, exposer, lifecycle.clone()).with_insight(insight).with_report(report);
+    let state = http::State::new(&config.http, exposer, lifecycle.clone())
+        .with_insight(insight)
+        .with_report(report)
+        .with_admin(admin(&in_force, &quit));
     let state = Arc::new(state);
+    let _ = state_told.set(state.clone());
+    tokio::spawn(watch(in_force.clone()));
     for (kind, address) in &addresses {
         match &udp {
             Some(udp) if *kind == Listener::Udp => {
@@ -175,16 +207,23 @@ async fn serve(loaded: Loaded, sources: Sources, refused: bool) -> Result<(), Fa
     let mut server = tokio::spawn(http::serve(listener, state));
     lifecycle.set_ready();
 
-    let reason = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-        _ = worker_ended.recv() => {
-            error!("a worker ended");
-            return Err(Failed);
-        }
-        outcome = &mut server => {
-            error!(?outcome, "the HTTP server ended");
-            return Err(Failed);
+    let reason = loop {
+        tokio::select! {
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
+            () = quit.notified() => break "/-/quit",
+            // What came of it is in the log.
+            _ = hangup.recv() => {
+                let _ = in_force.reload();
+            }
+            _ = worker_ended.recv() => {
+                error!("a worker ended");
+                return Err(Failed);
+            }
+            outcome = &mut server => {
+                error!(?outcome, "the HTTP server ended");
+                return Err(Failed);
+            }
         }
     };
     info!(reason, "draining");
@@ -201,7 +240,7 @@ async fn serve(loaded: Loaded, sources: Sources, refused: bool) -> Result<(), Fa
     }
     lifecycle.begin_drain();
     let (outcome, scraped) = tokio::select! {
-        scraped = lifecycle.drained(config.http.drain) => (Ok(()), scraped),
+        scraped = lifecycle.drained(in_force.loaded().config.http.drain) => (Ok(()), scraped),
         // Asked twice, whoever asks is in a hurry.
         _ = terminate.recv() => (Ok(()), false),
         _ = interrupt.recv() => (Ok(()), false),
@@ -218,50 +257,35 @@ async fn serve(loaded: Loaded, sources: Sources, refused: bool) -> Result<(), Fa
     outcome
 }
 
-/// Makes the series of `[[declare]]`, at 0 and inside the limits. No limit folds or simplifies them: they are the
-/// operator's own, and never give way for being idle. One that finds no place is logged.
-fn declare(config: &Config, rules: &Rules, store: &Store) {
-    let (mut labels, mut text) = (LabelSet::default(), Vec::new());
-    for declared in &config.declare {
-        let kind = match declared.kind {
-            DeclaredKind::Counter => Kind::Counter,
-            DeclaredKind::Gauge => Kind::Gauge,
-            DeclaredKind::Observer => Kind::Histogram,
-        };
-        let wanted = Wanted {
-            name: &declared.name,
-            written: &declared.name,
-            kind,
-            timed: false,
-            bounds: &rules.bounds,
-            overflow_labels: &rules.overflow_labels,
-            sight: Sight::First,
-            // As if used in the far future: never idle.
-            now: Tick::MAX,
-        };
-        let mut homeless = 0;
-        let mut refused = None;
-        for combination in declared.combinations() {
-            labels.clear();
-            for (name, value) in &config.labels.add {
-                labels.add_constant(name.as_bytes(), value.as_bytes());
-            }
-            for (name, value) in combination {
-                // A constant label of that name stays what it is.
-                let _ = labels.set(name.as_bytes(), value.as_bytes(), Origin::Rule, usize::MAX);
-            }
-            labels.sort();
-            match store.place(wanted, &mut labels, &mut text, &rules.gate) {
-                Ok(placed) => homeless += u64::from(placed.overflow),
-                Err(reason) => {
-                    homeless += 1;
-                    refused = Some(reason.label());
-                }
-            }
+/// What HTTP may ask the process to do.
+fn admin(in_force: &Arc<InForce>, quit: &Arc<Notify>) -> Admin {
+    let (reloads, tells, quit) = (in_force.clone(), in_force.clone(), quit.clone());
+    Admin {
+        reload: Box::new(move || match reloads.reload() {
+            Ok(restart) if restart.is_empty() => Ok("reloaded\n".to_owned()),
+            Ok(restart) => Ok(format!("reloaded; a change of these needs a restart: {}\n", restart.join(", "))),
+            Err(problems) => Err(format!("{}\n", problems.render_with_carets())),
+        }),
+        quit: Box::new(move || quit.notify_one()),
+        config: Box::new(move || tells.loaded().text.clone()),
+    }
+}
+
+/// Reloads when a file of the configuration changes, if that is wished.
+async fn watch(in_force: Arc<InForce>) {
+    let mut seconds = tokio::time::interval(WATCH);
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut known = in_force.fingerprint();
+    loop {
+        seconds.tick().await;
+        if !in_force.loaded().config.reload.watch {
+            continue;
         }
-        if homeless > 0 {
-            let (name, reason) = (&declared.name, refused.unwrap_or("cardinality"));
-            warn!(name, series = homeless, reason, "declared series find no place");
+        let found = in_force.fingerprint();
+        if found != known {
+            // What came of it is in the log. A bad file is not tried again until it changes.
+            let _ = in_force.reload();
+            known = in_force.fingerprint();
         }
     }
 }
@@ -433,21 +457,34 @@ fn start_thread(
         .map_err(|error| failed("cannot start a worker", &error))
 }
 
-/// Sends the log to stderr, in the format configured.
-fn start_log(config: &Config) {
-    let level = match config.log.level {
+/// Sends the log to stderr, as configured; what it returns has it go by another configuration.
+fn start_log(config: &Config) -> impl Fn(&Config) + Send + Sync + use<> {
+    let (level_layer, set_level) = reload_layer::Layer::new(level(config.log));
+    let (format_layer, set_format) = reload_layer::Layer::new(format(config.log));
+    // Only a test that runs twice in one process finds a subscriber there already; the first one serves both.
+    let _ = tracing::subscriber::set_global_default(Registry::default().with(format_layer).with(level_layer));
+    move |config| {
+        // They fail only if the subscriber is gone, and nobody hears of anything then.
+        let _ = set_level.reload(level(config.log));
+        let _ = set_format.reload(format(config.log));
+    }
+}
+
+fn level(log: Log) -> LevelFilter {
+    match log.level {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Error => LevelFilter::ERROR,
-    };
-    let layer: Box<dyn Layer<Registry> + Send + Sync> = match config.log.format {
+    }
+}
+
+fn format(log: Log) -> Box<dyn Layer<Registry> + Send + Sync> {
+    match log.format {
         LogFormat::Logfmt => Box::new(tracing_logfmt::builder().with_target(false).layer().with_writer(io::stderr)),
         LogFormat::Json => {
             let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false);
             Box::new(json.with_writer(io::stderr))
         }
-    };
-    // Only a test that runs twice in one process finds a subscriber there already; the first one serves both.
-    let _ = tracing::subscriber::set_global_default(Registry::default().with(layer.with_filter(level)));
+    }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::keys;
@@ -21,7 +21,7 @@ use super::syntax::{
 use super::{
     BareTags, BucketMethod, Bucketing, Cardinality, Config, DebugApi, Declared, DeclaredKind, Distinct, Format,
     GaugeSign, HeavyHitters, Http, Labels, Listen, Log, LogFormat, LogLevel, MsUnit, Naming, Observer, OwnMetrics,
-    Parse, RateLimit, Sampling, SamplingMode, Telemetry, Window,
+    Parse, RateLimit, Relay, Reload, Sampling, SamplingMode, Telemetry, Window,
 };
 use crate::model::RESERVED_PREFIXES;
 
@@ -35,14 +35,17 @@ const LONGEST_SOCKET_PATH: usize = 107;
 const MOST_BUCKETING_RULES: usize = 255;
 
 /// Checks everything; the result is only good if `problems` has got no longer.
-pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>) -> Config {
-    let mut check = Check { merged, problems };
+///
+/// Adds the files it reads to `files`, those it cannot read too.
+pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>, files: &mut Vec<PathBuf>) -> Config {
+    let mut check = Check { merged, problems, files };
     let config = Config {
         listen: check.listen(&raw.listen),
         http: check.http(&raw.http, &raw.listen),
         parse: check.parse(&raw.parse),
         naming: check.naming(&raw.naming),
         observer: check.observer(&raw.observer),
+        reload: Reload { watch: raw.reload.watch },
         bucketing: check.bucketing(raw),
         labels: check.labels(raw),
         cardinality: check.cardinality(&raw.cardinality),
@@ -60,16 +63,17 @@ pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>) -> 
                 &[("full", OwnMetrics::Full), ("core", OwnMetrics::Core)],
             ),
         },
+        relay: check.relay(&raw.relay),
         log: check.log(&raw.log),
     };
     check.mapping(raw);
-    check.relay(&raw.relay);
     config
 }
 
 struct Check<'a> {
     merged: &'a Merged,
     problems: &'a mut Vec<Problem>,
+    files: &'a mut Vec<PathBuf>,
 }
 
 impl Check<'_> {
@@ -143,6 +147,7 @@ impl Check<'_> {
             listen: address.unwrap_or_default(),
             metrics_path: path.to_owned(),
             formats,
+            lifecycle: raw.lifecycle,
             debug_api: self.one_of(
                 "http.debug_api",
                 &raw.debug_api,
@@ -277,6 +282,7 @@ impl Check<'_> {
             return Vec::new();
         }
         let path = self.merged.directory(key).unwrap_or(Path::new("")).join(file);
+        self.files.push(path.clone());
         let mut salt = match std::fs::read(&path) {
             Ok(salt) => salt,
             Err(cause) => {
@@ -471,12 +477,13 @@ impl Check<'_> {
         }
     }
 
-    fn relay(&mut self, raw: &raw::Relay) {
+    fn relay(&mut self, raw: &raw::Relay) -> Relay {
         for (place, target) in raw.targets.iter().enumerate() {
             let fits = address(target).is_some() && !target.starts_with(':') && !target.ends_with(":0");
             self.require_at(fits, &KeyPath::parse("relay.targets").join(place));
         }
-        self.integer("relay.packet_bytes", raw.packet_bytes, 64..=65507);
+        let packet_bytes = self.integer("relay.packet_bytes", raw.packet_bytes, 64..=65507) as usize;
+        Relay { targets: raw.targets.clone(), packet_bytes }
     }
 
     fn distinct(&mut self, raw: &raw::Distinct) -> Distinct {

@@ -145,18 +145,15 @@ pub(super) const KEYS: &[(&str, &str)] = &[
 ///
 /// Set away from their defaults they are named in one warning. Whoever builds the feature takes its line out.
 pub(super) const PENDING: &[&str] = &[
-    "http.lifecycle",
     "http.created_lines",
     "observer.type",
     "observer.native_factor",
     "observer.native_max_buckets",
     "observer.quantiles",
     "observer.max_age",
-    "reload",
     "mapping",
     "cardinality.idle_ttl",
     "cardinality.zero_first",
-    "relay",
 ];
 
 /// What is accepted at `path`; for an element of a list, what the list accepts.

@@ -11,12 +11,14 @@ mod top;
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
@@ -49,50 +51,115 @@ const MAX_BUFFER_BYTES: usize = 64 * 1024;
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// What `http.debug_api` guards.
-const DEBUG_PATHS: [&str; 1] = [top::PATH];
+const DEBUG_PATHS: [&str; 2] = [top::PATH, CONFIG_PATH];
+const CONFIG_PATH: &str = "/api/v1/config";
 /// Families and labels that `/api/v1/cardinality` lists unless `limit` says otherwise.
 const CARDINALITY_ROWS: usize = 50;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+const TOML: &str = "application/toml; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 const LANDING: &str = include_str!("http/landing.html");
 
 /// What every connection shares.
-#[derive(Debug)]
 pub struct State {
-    metrics_path: String,
-    formats: Vec<Format>,
-    max_connections: usize,
-    write_timeout: Duration,
+    settings: ArcSwap<Settings>,
+    /// One for each connection that may be served.
+    permits: Arc<Semaphore>,
+    /// How many permits there are, those in use among them.
+    granted: Mutex<u32>,
     /// How long a request may take to arrive, and a connection to lie idle between two; 10 seconds unless changed.
     pub header_timeout: Duration,
-    debug_api: DebugApi,
     exposer: Exposer,
     insight: Option<InsightSource>,
     report: Option<Report>,
+    admin: Option<Admin>,
     lifecycle: Arc<Lifecycle>,
+}
+
+/// What a reload may change.
+struct Settings {
+    metrics_path: String,
+    formats: Vec<Format>,
+    max_connections: u32,
+    write_timeout: Duration,
+    debug_api: DebugApi,
+    admin: bool,
     landing: String,
+}
+
+/// What `/-/reload`, `/-/quit` and `/api/v1/config` do.
+pub struct Admin {
+    /// Reads the configuration again; says what came of it, or all problems.
+    pub reload: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
+    /// Ends the process as a signal would.
+    pub quit: Box<dyn Fn() + Send + Sync>,
+    /// The configuration in force, as TOML.
+    pub config: Box<dyn Fn() -> String + Send + Sync>,
+}
+
+impl Settings {
+    fn new(http: &Http) -> Self {
+        Self {
+            metrics_path: http.metrics_path.clone(),
+            formats: http.formats.clone(),
+            max_connections: u32::try_from(http.max_connections).unwrap_or(u32::MAX).max(1),
+            write_timeout: http.write_timeout,
+            debug_api: http.debug_api,
+            admin: http.lifecycle,
+            landing: LANDING
+                .replace("{version}", env!("CARGO_PKG_VERSION"))
+                .replace("{metrics_path}", &escape(&http.metrics_path)),
+        }
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("exposer", &self.exposer).finish_non_exhaustive()
+    }
 }
 
 impl State {
     /// A server as configured.
     pub fn new(http: &Http, exposer: Exposer, lifecycle: Arc<Lifecycle>) -> Self {
+        let settings = Settings::new(http);
         Self {
-            metrics_path: http.metrics_path.clone(),
-            formats: http.formats.clone(),
-            max_connections: http.max_connections,
-            write_timeout: http.write_timeout,
+            permits: Arc::new(Semaphore::new(settings.max_connections as usize)),
+            granted: Mutex::new(settings.max_connections),
+            settings: ArcSwap::from_pointee(settings),
             header_timeout: HEADER_TIMEOUT,
-            debug_api: http.debug_api,
             exposer,
             insight: None,
             report: None,
+            admin: None,
             lifecycle,
-            landing: LANDING
-                .replace("{version}", env!("CARGO_PKG_VERSION"))
-                .replace("{metrics_path}", &escape(&http.metrics_path)),
         }
+    }
+
+    /// Goes by other settings from the next request on; but for the address, which is bound.
+    pub fn set(&self, http: &Http) {
+        self.settings.store(Arc::new(Settings::new(http)));
+        self.grant();
+    }
+
+    /// Makes permits as many as they should be; those in use go when they come back, at a later call.
+    fn grant(&self) {
+        let wanted = self.settings.load().max_connections;
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        if *granted < wanted {
+            self.permits.add_permits((wanted - *granted) as usize);
+            *granted = wanted;
+        } else if *granted > wanted {
+            *granted -= self.permits.forget_permits((*granted - wanted) as usize) as u32;
+        }
+    }
+
+    /// Serves `/-/reload`, `/-/quit` and `/api/v1/config`.
+    pub fn with_admin(mut self, admin: Admin) -> Self {
+        self.admin = Some(admin);
+        self
     }
 
     /// Serves `/api/v1/top` from what `insight` gives, which is asked at each request.
@@ -136,14 +203,13 @@ fn escape(text: &str) -> String {
 pub async fn serve(listener: TcpListener, state: Arc<State>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let connections = u32::try_from(state.max_connections).unwrap_or(u32::MAX).max(1);
-    let permits = Arc::new(Semaphore::new(connections as usize));
     let mut stopped = pin!(state.lifecycle.stopped());
     let mut backoff = Backoff::default();
     loop {
         // The permit comes first: over the limit a connection stays in the kernel's backlog.
         let next = async {
-            let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
+            state.grant();
+            let permit = Arc::clone(&state.permits).acquire_owned().await.expect("the semaphore is never closed");
             (permit, accept(&listener, &state, &mut backoff).await)
         };
         let (permit, stream) = tokio::select! {
@@ -159,7 +225,8 @@ pub async fn serve(listener: TcpListener, state: Arc<State>) -> io::Result<()> {
     }
     drop(listener);
     // All permits back means all connections gone; those that outlast the grace are cut off with the runtime.
-    _ = tokio::time::timeout(STOP_GRACE, permits.acquire_many(connections)).await;
+    let granted = *state.granted.lock().unwrap_or_else(PoisonError::into_inner);
+    _ = tokio::time::timeout(STOP_GRACE, state.permits.acquire_many(granted)).await;
     Ok(())
 }
 
@@ -191,7 +258,8 @@ async fn connection(stream: TcpStream, state: Arc<State>) {
     _ = stream.set_nodelay(true);
     let peer = stream.peer_addr().ok().map(|peer| peer.ip());
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout((!state.write_timeout.is_zero()).then_some(state.write_timeout));
+    let write_timeout = state.settings.load().write_timeout;
+    stream.set_write_timeout((!write_timeout.is_zero()).then_some(write_timeout));
     let service = service_fn(|request| {
         let response = respond(&state, &request, peer);
         async { Ok::<_, Infallible>(response) }
@@ -215,46 +283,84 @@ async fn connection(stream: TcpStream, state: Arc<State>) {
     };
 }
 
+/// What answers a path, and to which methods.
+type Answer = (&'static [Method], fn(&State, &Request<Incoming>) -> Response<Reply>);
+
+const READ: &[Method] = &[Method::GET, Method::HEAD];
+const ACT: &[Method] = &[Method::POST, Method::PUT];
+
 fn respond(state: &State, request: &Request<Incoming>, peer: Option<IpAddr>) -> Response<Reply> {
-    type Answer = fn(&State, &Request<Incoming>) -> Response<Reply>;
-    let answer: Answer = match request.uri().path() {
-        path if path == state.metrics_path => metrics,
-        "/" => |state, request| {
-            let mut response = page(StatusCode::OK, HTML, &state.landing, request);
-            let policy =
-                HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'");
-            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
-            response
-        },
-        top::PATH if state.debug_api != DebugApi::Off && state.insight.is_some() => top::answer,
-        "/api/v1/status" if state.report.is_some() => |state, request| report(state, request, Report::status),
-        "/api/v1/cardinality" if state.report.is_some() => cardinality,
-        "/-/healthy" => |_, request| page(StatusCode::OK, PLAIN, "healthy\n", request),
-        "/-/ready" => |state, request| {
-            let phase = state.lifecycle.phase();
-            let failing: Vec<&str> = state.exposer.telemetry().failing().iter().map(|kind| kind.label()).collect();
-            match (phase, failing.as_slice()) {
-                (Phase::Ready, []) => page(StatusCode::OK, PLAIN, phase.text(), request),
-                (Phase::Ready, _) => {
-                    let text = format!("failing, and tried again: {}\n", failing.join(", "));
-                    page(StatusCode::SERVICE_UNAVAILABLE, PLAIN, &text, request)
-                }
-                _ => page(StatusCode::SERVICE_UNAVAILABLE, PLAIN, phase.text(), request),
-            }
-        },
+    let settings = state.settings.load();
+    let debug = settings.debug_api != DebugApi::Off;
+    let (methods, answer): Answer = match request.uri().path() {
+        path if path == settings.metrics_path => (READ, metrics),
+        "/" => (READ, landing),
+        top::PATH if debug && state.insight.is_some() => (READ, top::answer),
+        CONFIG_PATH if debug && state.admin.is_some() => (READ, config),
+        "/api/v1/status" if state.report.is_some() => (READ, |state, request| report(state, request, Report::status)),
+        "/api/v1/cardinality" if state.report.is_some() => (READ, cardinality),
+        "/-/healthy" => (READ, |_, request| page(StatusCode::OK, PLAIN, "healthy\n", request)),
+        "/-/ready" => (READ, ready),
+        "/-/reload" if state.admin.is_some() => (ACT, reload),
+        "/-/quit" if state.admin.is_some() => (ACT, quit),
         _ => return page(StatusCode::NOT_FOUND, PLAIN, "not found\n", request),
     };
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    if !methods.contains(request.method()) {
         let mut response = page(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "method not allowed\n", request);
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        let allowed = if methods == READ { "GET, HEAD" } else { "POST, PUT" };
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
         return response;
     }
     let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("?"));
-    if DEBUG_PATHS.contains(&request.uri().path()) && !may_debug(state.debug_api, peer, host) {
+    if DEBUG_PATHS.contains(&request.uri().path()) && !may_debug(settings.debug_api, peer, host) {
         let text = "for clients on this machine only; http.debug_api = \"all\" opens it\n";
         return page(StatusCode::FORBIDDEN, PLAIN, text, request);
     }
+    if methods == ACT && !settings.admin {
+        return page(StatusCode::FORBIDDEN, PLAIN, "http.lifecycle = true allows this\n", request);
+    }
     answer(state, request)
+}
+
+fn landing(state: &State, request: &Request<Incoming>) -> Response<Reply> {
+    let mut response = page(StatusCode::OK, HTML, &state.settings.load().landing, request);
+    let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'");
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    response
+}
+
+/// Whether lines are taken, or why not.
+fn ready(state: &State, request: &Request<Incoming>) -> Response<Reply> {
+    let phase = state.lifecycle.phase();
+    let failing: Vec<&str> = state.exposer.telemetry().failing().iter().map(|kind| kind.label()).collect();
+    match (phase, failing.as_slice()) {
+        (Phase::Ready, []) => page(StatusCode::OK, PLAIN, phase.text(), request),
+        (Phase::Ready, _) => {
+            let text = format!("failing, and tried again: {}\n", failing.join(", "));
+            page(StatusCode::SERVICE_UNAVAILABLE, PLAIN, &text, request)
+        }
+        _ => page(StatusCode::SERVICE_UNAVAILABLE, PLAIN, phase.text(), request),
+    }
+}
+
+/// Reads the configuration again; 500 with all problems if it is refused.
+fn reload(state: &State, request: &Request<Incoming>) -> Response<Reply> {
+    match state.admin.as_ref().map(|admin| (admin.reload)()) {
+        Some(Ok(text)) => page(StatusCode::OK, PLAIN, &text, request),
+        Some(Err(problems)) => page(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, &problems, request),
+        None => page(StatusCode::NOT_FOUND, PLAIN, "not found\n", request),
+    }
+}
+
+fn quit(state: &State, request: &Request<Incoming>) -> Response<Reply> {
+    state.admin.iter().for_each(|admin| (admin.quit)());
+    page(StatusCode::OK, PLAIN, "draining\n", request)
+}
+
+/// The configuration in force. Secrets stand in it as paths of files only.
+fn config(state: &State, request: &Request<Incoming>) -> Response<Reply> {
+    let text = state.admin.as_ref().map(|admin| (admin.config)()).unwrap_or_default();
+    page(StatusCode::OK, TOML, &text, request)
 }
 
 /// A report, with the kernel's own figures brought up to date first.
@@ -295,7 +401,7 @@ fn metrics(state: &State, request: &Request<Incoming>) -> Response<Reply> {
         response.headers_mut().insert(vary.0, vary.1);
         return response;
     };
-    let choice = negotiate::format(&joined(request.headers(), header::ACCEPT), &state.formats);
+    let choice = negotiate::format(&joined(request.headers(), header::ACCEPT), &state.settings.load().formats);
     let (reply, compressed) = if request.method() == Method::HEAD {
         (Reply::default(), coding != negotiate::Coding::Identity)
     } else {

@@ -21,7 +21,7 @@ use super::lifecycle::Lifecycle;
 use crate::aggregate::Store;
 use crate::aggregate::census::{FamilyFigures, LabelFigures, LimitHits, TurnedAway};
 use crate::clock::{Clock, Tick};
-use crate::config::{Loaded, Sources};
+use crate::config::Loaded;
 use crate::telemetry::refusals::Refusals;
 use crate::telemetry::{Listener, Telemetry};
 
@@ -37,10 +37,8 @@ pub struct Report {
     pub lifecycle: Arc<Lifecycle>,
     /// The clock that the workers go by.
     pub clock: Clock,
-    /// The configuration in force.
-    pub loaded: Arc<Loaded>,
-    /// Where that came from; no file if it was refused.
-    pub sources: Sources,
+    /// Gives the configuration in force.
+    pub loaded: Box<dyn Fn() -> Arc<Loaded> + Send + Sync>,
     /// Where lines are taken.
     pub listeners: Vec<(Listener, String)>,
     /// Where HTTP is served.
@@ -49,7 +47,7 @@ pub struct Report {
 
 impl fmt::Debug for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Report").field("sources", &self.sources).finish_non_exhaustive()
+        f.debug_struct("Report").field("http", &self.http).finish_non_exhaustive()
     }
 }
 
@@ -72,6 +70,10 @@ impl Report {
         cardinality::cardinality(self, most)
     }
 
+    fn loaded(&self) -> Arc<Loaded> {
+        (self.loaded)()
+    }
+
     fn census(&self) -> Census {
         let mut families = self.store.census();
         families.sort_by(|a, b| b.lines.cmp(&a.lines).then_with(|| a.name.cmp(&b.name)));
@@ -82,7 +84,8 @@ impl Report {
     /// What is used of each limit that fills up.
     fn limits(&self) -> Vec<Value> {
         let series = self.telemetry.series();
-        let limits = &self.loaded.config.cardinality;
+        let loaded = self.loaded();
+        let limits = &loaded.config.cardinality;
         let limit = |limit: &str, used: &AtomicU64, most: u64| {
             let used = used.load(Relaxed);
             json!({ "limit": limit, "used": used, "most": most, "share": used as f64 / most.max(1) as f64 })

@@ -46,19 +46,22 @@ impl Telemetry {
         config_hash: &str,
         level: OwnMetrics,
     ) -> Self {
+        let level = Level::new(level);
         let ledger = Arc::new(Ledger {
-            level,
+            level: level.clone(),
             workers,
             sockets,
             series,
             config_hash: Mutex::new(config_hash.to_owned()),
             reload_successful: AtomicBool::new(true),
             reload_time_ms: AtomicU64::new(unix_ms()),
+            reloads: Default::default(),
             scrapes: Default::default(),
             scrape_duration: Histogram::new(SCRAPE_BOUNDS),
             scrape_bytes: AtomicU64::new(0),
             scraped_ms: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
+            relay: Arc::default(),
             history: History::default(),
         });
         let mut registry = Registry::default();
@@ -67,10 +70,10 @@ impl Telemetry {
         Self { ledger, registry }
     }
 
-    /// Shows the estimates that `read` gives at each scrape, and their registers if `registers` says so.
-    pub fn with_distinct(mut self, read: impl Fn() -> Vec<Estimate> + Send + Sync + 'static, registers: bool) -> Self {
-        let level = self.ledger.level;
-        self.registry.register_collector(Box::new(Distinct { level, read: Box::new(read), registers }));
+    /// Shows the estimates that `read` gives at each scrape, and their registers if it says so.
+    pub fn with_distinct(mut self, read: impl Fn() -> (Vec<Estimate>, bool) + Send + Sync + 'static) -> Self {
+        let level = self.ledger.level.clone();
+        self.registry.register_collector(Box::new(Distinct { level, read: Box::new(read) }));
         self
     }
 
@@ -126,6 +129,11 @@ impl Telemetry {
         self.ledger.listeners().into_iter().filter(|(_, sum)| sum.failing > 0).map(|(kind, _)| kind).collect()
     }
 
+    /// The books of relayed lines.
+    pub fn relay(&self) -> &Arc<RelayBooks> {
+        &self.ledger.relay
+    }
+
     /// What the series store holds.
     pub fn series(&self) -> &SeriesBooks {
         &self.ledger.series
@@ -156,16 +164,28 @@ impl Telemetry {
         self.ledger.accept_errors.fetch_add(1, Relaxed);
     }
 
-    /// A configuration was read and is in force from now on.
-    pub fn config_applied(&self, hash: &str) {
+    /// The configuration was read again and is in force from now on.
+    pub fn reload_succeeded(&self, hash: &str) {
         hash.clone_into(&mut self.ledger.config_hash());
         self.ledger.reload_time_ms.store(unix_ms(), Relaxed);
         self.ledger.reload_successful.store(true, Relaxed);
+        self.ledger.reloads[ReloadOutcome::Success.index()].fetch_add(1, Relaxed);
     }
 
-    /// A configuration was read and refused; the one before it stays.
+    /// The configuration was read again and refused; the one before it stays.
+    pub fn reload_failed(&self) {
+        self.ledger.reload_successful.store(false, Relaxed);
+        self.ledger.reloads[ReloadOutcome::Failure.index()].fetch_add(1, Relaxed);
+    }
+
+    /// The configuration was refused at start, and others are in force.
     pub fn config_refused(&self) {
         self.ledger.reload_successful.store(false, Relaxed);
+    }
+
+    /// Shows all own metrics from now on, or the core of them.
+    pub fn set_level(&self, level: OwnMetrics) {
+        self.ledger.level.set(level);
     }
 }
 
@@ -231,21 +251,43 @@ fn place(format: Format) -> usize {
     }
 }
 
+/// Which own metrics are shown; all collectors look at the same.
+#[derive(Clone, Debug)]
+struct Level(Arc<AtomicBool>);
+
+impl Level {
+    fn new(level: OwnMetrics) -> Self {
+        let shown = Self(Arc::default());
+        shown.set(level);
+        shown
+    }
+
+    fn set(&self, level: OwnMetrics) {
+        self.0.store(level == OwnMetrics::Core, Relaxed);
+    }
+
+    fn get(&self) -> OwnMetrics {
+        if self.0.load(Relaxed) { OwnMetrics::Core } else { OwnMetrics::Full }
+    }
+}
+
 #[derive(Debug)]
 struct Ledger {
-    level: OwnMetrics,
+    level: Level,
     workers: Vec<Arc<Books>>,
     sockets: Vec<Arc<SocketBooks>>,
     series: Arc<SeriesBooks>,
     config_hash: Mutex<String>,
     reload_successful: AtomicBool,
     reload_time_ms: AtomicU64,
+    reloads: [AtomicU64; ReloadOutcome::COUNT],
     scrapes: [AtomicU64; FORMATS.len()],
     scrape_duration: Histogram,
     scrape_bytes: AtomicU64,
     /// When the last scrape was over, milliseconds since 1970; 0 if there was none.
     scraped_ms: AtomicU64,
     accept_errors: AtomicU64,
+    relay: Arc<RelayBooks>,
     history: History,
 }
 
@@ -291,10 +333,10 @@ impl Ledger {
 
 impl Collector for Ledger {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut out = Out { encoder, level: self.level };
+        let mut out = Out { encoder, level: self.level.get() };
         let tally = self.tally();
         let listeners = self.listeners();
-        let full = self.level == OwnMetrics::Full;
+        let full = self.level.get() == OwnMetrics::Full;
         // A stream is read only as fast as it is taken, and only UDP queues tell their fill.
         let datagram_kinds =
             || listeners.iter().filter(|(kind, _)| matches!(kind, Listener::Udp | Listener::UnixDatagram));
@@ -377,10 +419,17 @@ impl Collector for Ledger {
         }
         out.gauge(&SCRAPE_SIZE, self.scrape_bytes.load(Relaxed))?;
         out.counter(&ACCEPT_ERRORS, self.accept_errors.load(Relaxed))?;
+        let reloads = ReloadOutcome::ALL.iter();
+        out.counters(&RELOADS, reloads.map(|how| (how.label(), self.reloads[how.index()].load(Relaxed))))?;
         out.gauge(&RELOAD_OK, u64::from(self.reload_successful.load(Relaxed)))?;
         if let Some(mut family) = out.family(&RELOAD_TIME)? {
             family.encode_gauge(&(self.reload_time_ms.load(Relaxed) as f64 / 1e3))?;
         }
+        let outcomes = RelayOutcome::ALL.iter();
+        out.counters(
+            &RELAYED,
+            outcomes.map(|outcome| (outcome.label(), self.relay.lines[outcome.index()].load(Relaxed))),
+        )?;
         Ok(())
     }
 }
@@ -388,13 +437,13 @@ impl Collector for Ledger {
 /// `process_*`, read from the kernel at each scrape; what it does not tell is left out.
 #[derive(Debug)]
 struct Process {
-    level: OwnMetrics,
+    level: Level,
 }
 
 impl Collector for Process {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let now = metrics_process::collector::collect();
-        let mut out = Out { encoder, level: self.level };
+        let mut out = Out { encoder, level: self.level.get() };
         if let Some(seconds) = now.cpu_seconds_total
             && let Some(mut family) = out.family(&PROCESS_CPU)?
         {
@@ -419,27 +468,24 @@ impl Collector for Process {
 
 /// `statsieve_distinct` and its registers, merged over the workers at each scrape.
 struct Distinct {
-    level: OwnMetrics,
-    read: Box<dyn Fn() -> Vec<Estimate> + Send + Sync>,
-    registers: bool,
+    level: Level,
+    /// The estimates, and whether their registers are shown.
+    read: Box<dyn Fn() -> (Vec<Estimate>, bool) + Send + Sync>,
 }
 
 impl fmt::Debug for Distinct {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Distinct").field("registers", &self.registers).finish_non_exhaustive()
+        f.debug_struct("Distinct").field("level", &self.level).finish_non_exhaustive()
     }
 }
 
 impl Collector for Distinct {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        if self.level == OwnMetrics::Core && !self.registers {
-            return Ok(());
-        }
-        let estimates = (self.read)();
+        let (estimates, registers) = (self.read)();
         if estimates.is_empty() {
             return Ok(());
         }
-        let mut out = Out { encoder, level: self.level };
+        let mut out = Out { encoder, level: self.level.get() };
         let [tag, window] = [DISTINCT.labels[0], DISTINCT.labels[1]];
         if let Some(mut family) = out.family(&DISTINCT)? {
             for found in &estimates {
@@ -447,9 +493,7 @@ impl Collector for Distinct {
                 family.encode_family(&labels)?.encode_gauge(&found.value())?;
             }
         }
-        if self.registers
-            && let Some(mut family) = out.family(&DISTINCT_REGISTER)?
-        {
+        if registers && let Some(mut family) = out.family(&DISTINCT_REGISTER)? {
             for found in &estimates {
                 for (number, rank) in found.registers.iter().enumerate() {
                     let number = number.to_string();
@@ -590,7 +634,7 @@ mod tests {
             registers: [&[1, 1][..], &[0; 14]].concat(),
         };
         let telemetry =
-            telemetry.with_distinct(move || vec![estimate("5m"), estimate("24h")], level == OwnMetrics::Full);
+            telemetry.with_distinct(move || (vec![estimate("5m"), estimate("24h")], level == OwnMetrics::Full));
         (telemetry, workers, sockets)
     }
 
@@ -744,13 +788,26 @@ mod tests {
     #[test]
     fn a_refused_configuration_leaves_the_hash_and_says_so() {
         let (telemetry, ..) = telemetry(OwnMetrics::Full, &[]);
-        telemetry.config_refused();
+        telemetry.reload_failed();
         let refused = text(&telemetry);
         assert_eq!(samples(&refused)["statsieve_config_info{hash=\"c0ffee\"}"], 1.0);
         assert_eq!(samples(&refused)["statsieve_config_last_reload_successful"], 0.0);
-        telemetry.config_applied("beef");
+        telemetry.reload_succeeded("beef");
         let applied = text(&telemetry);
         assert_eq!(samples(&applied)["statsieve_config_info{hash=\"beef\"}"], 1.0);
         assert_eq!(samples(&applied)["statsieve_config_last_reload_successful"], 1.0);
+        for outcome in ["success", "failure"] {
+            let series = format!("statsieve_config_reloads_total{{outcome=\"{outcome}\"}}");
+            assert_eq!(samples(&applied)[series.as_str()], 1.0, "{outcome}");
+        }
+    }
+
+    #[test]
+    fn the_level_can_be_changed_while_it_runs() {
+        let (telemetry, ..) = telemetry(OwnMetrics::Full, &[Listener::Udp]);
+        telemetry.set_level(OwnMetrics::Core);
+        assert!(!text(&telemetry).contains("statsieve_lines_total"));
+        telemetry.set_level(OwnMetrics::Full);
+        assert!(text(&telemetry).contains("statsieve_lines_total"));
     }
 }

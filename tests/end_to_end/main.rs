@@ -24,6 +24,8 @@ mod limits;
 mod overload;
 mod prometheus;
 mod recording;
+mod relay;
+mod reload;
 mod report;
 mod start_and_stop;
 mod tools;

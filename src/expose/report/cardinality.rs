@@ -11,7 +11,7 @@ pub(super) fn cardinality(report: &Report, most: usize) -> Value {
     let figures = report.telemetry.figures();
     let refused = report.refusals.latest();
     let hints: Vec<Value> =
-        hints(&census, &figures.tally, &refused, &report.loaded).iter().map(super::hints::Hint::json).collect();
+        hints(&census, &figures.tally, &refused, &report.loaded()).iter().map(super::hints::Hint::json).collect();
     json!({
         "limits": report.limits(),
         "families": families(report, &census, most),

@@ -76,15 +76,15 @@ pub(super) fn status(report: &Report) -> Value {
     let (level, verdict) = verdict(report, &minute);
     let process = telemetry.process();
     let hints: Vec<Value> =
-        hints(&census, &figures.tally, &refused, &report.loaded).iter().map(super::hints::Hint::json).collect();
+        hints(&census, &figures.tally, &refused, &report.loaded()).iter().map(super::hints::Hint::json).collect();
     json!({
         "verdict": { "level": level, "text": verdict },
         "phase": format!("{:?}", report.lifecycle.phase()).to_lowercase(),
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": report.clock.now().as_secs_f64(),
         "configuration": {
-            "file": report.sources.file.as_ref().map(|file| file.display().to_string()),
-            "overrides": report.sources.set.len(),
+            "file": report.loaded().file.as_ref().map(|file| file.display().to_string()),
+            "overrides": report.loaded().overrides,
             "hash": hash,
             "in_force": in_force,
             "read_at": read_at,
@@ -104,14 +104,14 @@ pub(super) fn status(report: &Report) -> Value {
         "memory": {
             "resident_bytes": process.resident_bytes,
             "series_bytes": telemetry.series().bytes.load(Relaxed),
-            "series_limit_bytes": report.loaded.config.cardinality.max_bytes,
+            "series_limit_bytes": report.loaded().config.cardinality.max_bytes,
         },
         "cpu": {
             "seconds": process.cpu_seconds,
             "load": telemetry.loads().iter().map(|(_, load)| *load).collect::<Vec<_>>(),
         },
         "sampling": {
-            "mode": match report.loaded.config.sampling.mode {
+            "mode": match report.loaded().config.sampling.mode {
                 SamplingMode::Adaptive => "adaptive",
                 SamplingMode::Fixed => "fixed",
                 SamplingMode::Off => "off",
@@ -136,7 +136,7 @@ fn verdict(report: &Report, minute: &Span) -> (&'static str, String) {
     let limit = |used: u64, most: u64| used as f64 / most.max(1) as f64;
     let series = telemetry.series();
     let lines = limit(series.sample_lines.load(Relaxed), series.limit.load(Relaxed));
-    let bytes = limit(series.bytes.load(Relaxed), report.loaded.config.cardinality.max_bytes);
+    let bytes = limit(series.bytes.load(Relaxed), report.loaded().config.cardinality.max_bytes);
     let rate = telemetry.loads().iter().fold(1.0_f64, |least, (rate, _)| least.min(*rate));
     let received = minute.now.sockets.bytes + minute.now.sockets.kernel_dropped > 0;
     let of_late = if minute.seconds < MINUTE.as_secs_f64() { "since the start" } else { "in the last minute" };
@@ -172,12 +172,12 @@ fn verdict(report: &Report, minute: &Span) -> (&'static str, String) {
             report.listeners.iter().map(|(kind, address)| format!("{kind} {address}")).collect();
         return ("warning", format!("Nothing was received yet; it waits on {}.", addresses.join(" and ")));
     }
-    if rate < 1.0 && report.loaded.config.sampling.mode == SamplingMode::Adaptive {
+    if rate < 1.0 && report.loaded().config.sampling.mode == SamplingMode::Adaptive {
         let text =
             format!("It is overloaded and keeps {:.0} % of the lines, each weighted for the others.", 100.0 * rate);
         return ("warning", text);
     }
-    if lines.max(bytes) >= report.loaded.config.cardinality.simplify_at {
+    if lines.max(bytes) >= report.loaded().config.cardinality.simplify_at {
         let (share, of) = if lines >= bytes { (lines, "series") } else { (bytes, "bytes") };
         let text = format!("It holds {:.0} % of the {of} it may: new ones lose their labels.", 100.0 * share);
         return ("warning", text);
@@ -234,7 +234,8 @@ fn scrapes(report: &Report) -> Value {
     let telemetry = &report.telemetry;
     let count = |format| telemetry.scrapes(format);
     let http = &report.http;
-    let path = &report.loaded.config.http.metrics_path;
+    let loaded = report.loaded();
+    let path = &loaded.config.http.metrics_path;
     let path = if path == "/metrics" { String::new() } else { format!("    metrics_path: {path}\n") };
     json!({
         "last_seconds_ago": telemetry.last_scrape().map(|(ago, _)| ago.as_secs_f64()),
@@ -298,7 +299,7 @@ fn cache(tally: &Tally, recent: &Span, report: &Report) -> Value {
         "hit_rate_since_start": rate(tally),
         "entries": tally.get(Count::CacheEntries),
         "evictions": tally.get(Count::CacheEvictions),
-        "limit_bytes_per_worker": report.loaded.config.cardinality.identity_cache_bytes,
+        "limit_bytes_per_worker": report.loaded().config.cardinality.identity_cache_bytes,
     })
 }
 

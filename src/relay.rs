@@ -1,0 +1,223 @@
+//! Sends raw lines on over UDP, for moving from one collector to another.
+//!
+//! In: each line as it came, good or bad, from the workers. Out: datagrams of lines, at each target.
+//! Not here: what a line says.
+//! Always: a worker copies its lines and goes on: it never waits for a target, a resolver or the network. What cannot be
+//! sent, or queued, is counted and gone. A target that refuses is sent to again with the next datagram.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use tracing::warn;
+
+use crate::config;
+use crate::listen::resolve;
+use crate::telemetry::{RelayBooks, RelayOutcome};
+
+/// Datagrams that wait to be sent at most, of all workers together: 1.4 MB of the usual size.
+const QUEUE: usize = 1024;
+
+/// What goes through the queue: a datagram, and how many lines are in it.
+type Packet = (Box<[u8]>, u64);
+
+/// The way to the targets of one configuration; its thread ends with it.
+#[derive(Debug)]
+pub struct Relay {
+    queue: SyncSender<Packet>,
+    targets: u64,
+    packet_bytes: usize,
+    books: Arc<RelayBooks>,
+}
+
+impl Relay {
+    /// Starts the thread that sends; `None` without targets. A target whose name stands for nothing now is left out,
+    /// and the log says so.
+    ///
+    /// # Errors
+    /// If there can be no socket or thread.
+    pub fn start(config: &config::Relay, books: Arc<RelayBooks>) -> io::Result<Option<Self>> {
+        let mut targets = Vec::new();
+        for target in &config.targets {
+            match connect(target) {
+                Ok(socket) => targets.push(socket),
+                Err(error) => warn!(target, %error, "nothing is relayed to this target"),
+            }
+        }
+        if targets.is_empty() {
+            return Ok(None);
+        }
+        let (queue, packets) = sync_channel(QUEUE);
+        let relay =
+            Self { queue, targets: targets.len() as u64, packet_bytes: config.packet_bytes, books: books.clone() };
+        std::thread::Builder::new().name("relay".to_owned()).spawn(move || send(&packets, &targets, &books))?;
+        Ok(Some(relay))
+    }
+
+    fn count(&self, outcome: RelayOutcome, lines: u64) {
+        self.books.lines[outcome.index()].fetch_add(lines * self.targets, Relaxed);
+    }
+}
+
+/// A socket that sends to `target` alone and never waits.
+fn connect(target: &str) -> io::Result<UdpSocket> {
+    let address = resolve(target)?.next().ok_or(io::ErrorKind::NotFound)?;
+    let any: SocketAddr =
+        if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { (std::net::Ipv6Addr::UNSPECIFIED, 0).into() };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(address)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Sends until the queue is closed.
+fn send(packets: &Receiver<Packet>, targets: &[UdpSocket], books: &RelayBooks) {
+    while let Ok((packet, lines)) = packets.recv() {
+        for target in targets {
+            // An error is often about the datagram before, which nobody took; this one was not sent either.
+            let sent = target.send(&packet).is_ok_and(|length| length == packet.len());
+            let outcome = if sent { RelayOutcome::Sent } else { RelayOutcome::Dropped };
+            books.lines[outcome.index()].fetch_add(lines, Relaxed);
+        }
+    }
+}
+
+/// Packs the lines of one worker into datagrams.
+#[derive(Debug)]
+pub struct Packer {
+    relay: Arc<Relay>,
+    packet: Vec<u8>,
+    lines: u64,
+}
+
+impl Packer {
+    /// Packs for this relay.
+    pub fn new(relay: Arc<Relay>) -> Self {
+        let packet = Vec::with_capacity(relay.packet_bytes);
+        Self { relay, packet, lines: 0 }
+    }
+
+    /// Takes the lines of a datagram, blank ones left out.
+    pub fn datagram(&mut self, datagram: &[u8]) {
+        for line in datagram.split(|byte| *byte == b'\n') {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if !line.is_empty() {
+                self.line(line);
+            }
+        }
+    }
+
+    /// A line came that was too long to be kept.
+    pub fn too_long(&self) {
+        self.relay.count(RelayOutcome::TooLong, 1);
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        if line.len() >= self.relay.packet_bytes {
+            return self.too_long();
+        }
+        if self.packet.len() + line.len() >= self.relay.packet_bytes {
+            self.flush();
+        }
+        self.packet.extend_from_slice(line);
+        self.packet.push(b'\n');
+        self.lines += 1;
+    }
+
+    /// Hands over what is packed; to be called at the end of each batch.
+    pub fn flush(&mut self) {
+        if self.lines == 0 {
+            return;
+        }
+        let lines = std::mem::take(&mut self.lines);
+        let packet = Box::from(self.packet.as_slice());
+        self.packet.clear();
+        if self.relay.queue.try_send((packet, lines)).is_err() {
+            self.relay.count(RelayOutcome::Dropped, lines);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn relay(targets: &[&UdpSocket], packet_bytes: usize) -> (Arc<RelayBooks>, Arc<Relay>) {
+        let books = Arc::new(RelayBooks::default());
+        let targets = targets.iter().map(|target| target.local_addr().expect("bound").to_string()).collect();
+        let config = config::Relay { targets, packet_bytes };
+        let relay = Relay::start(&config, books.clone()).expect("started").expect("there is a target");
+        (books, Arc::new(relay))
+    }
+
+    fn target() -> UdpSocket {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("bound");
+        socket.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+        socket
+    }
+
+    fn received(target: &UdpSocket) -> String {
+        let mut buffer = [0; 2000];
+        let length = target.recv(&mut buffer).expect("a datagram");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    fn counts(books: &RelayBooks) -> [u64; 3] {
+        std::array::from_fn(|place| books.lines[place].load(Relaxed))
+    }
+
+    #[test]
+    fn lines_are_packed_up_to_the_size_and_each_target_gets_them() {
+        let (one, two) = (target(), target());
+        let (books, relay) = relay(&[&one, &two], 20);
+        let mut packer = Packer::new(relay);
+        packer.datagram(b"a:1|c\r\n\nb:1|c\nc:1|c\nd:1|c\n0123456789012345678\n01234567890123456789\nbad");
+        packer.flush();
+        packer.flush();
+        for target in [&one, &two] {
+            let found = [(); 4].map(|()| received(target));
+            assert_eq!(found, ["a:1|c\nb:1|c\nc:1|c\n", "d:1|c\n", "0123456789012345678\n", "bad\n"]);
+        }
+        // The thread counts once it has sent; the last one may be a moment late.
+        while counts(&books)[0] < 12 {
+            std::thread::yield_now();
+        }
+        assert_eq!(counts(&books), [12, 0, 2]);
+    }
+
+    #[test]
+    fn a_target_that_refuses_costs_its_own_lines_and_others_get_theirs() {
+        let (gone, there) = (target(), target());
+        let (books, relay) = relay(&[&gone, &there], 1400);
+        drop(gone);
+        let mut packer = Packer::new(relay);
+        for _ in 0..50 {
+            packer.datagram(b"a:1|c");
+            packer.flush();
+            assert_eq!(received(&there), "a:1|c\n");
+        }
+        while counts(&books).iter().sum::<u64>() < 100 {
+            std::thread::yield_now();
+        }
+        let [sent, dropped, too_long] = counts(&books);
+        assert!(dropped > 0 && sent >= 50 && too_long == 0, "{sent} {dropped}");
+    }
+
+    #[test]
+    fn a_full_queue_is_not_waited_for() {
+        let books = Arc::new(RelayBooks::default());
+        let (queue, packets) = sync_channel(2);
+        let relay = Arc::new(Relay { queue, targets: 3, packet_bytes: 100, books: books.clone() });
+        let mut packer = Packer::new(relay);
+        for _ in 0..5 {
+            packer.datagram(b"a:1|c\nb:1|c");
+            packer.flush();
+        }
+        assert_eq!(counts(&books), [0, 3 * 2 * 3, 0]);
+        assert_eq!(packets.try_iter().count(), 2);
+    }
+}

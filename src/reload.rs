@@ -1,0 +1,204 @@
+//! Puts a configuration into force, at start and whenever it is read again.
+//!
+//! In: where the configuration is. Out: the rules that the workers go by, swapped as a whole, and everything else that
+//! follows from it.
+//! Not here: reading and checking (`config`), when to (`command::run`).
+//! Always: a configuration that is refused changes nothing but a metric and a log line; a worker sees the old rules or
+//! the new ones for a whole datagram; what needs a restart is told and goes on as it is.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use tracing::{error, info, warn};
+
+use crate::aggregate::{Sight, Store, Wanted};
+use crate::clock::Tick;
+use crate::config::{self, Config, DeclaredKind, Loaded, Problems, Sources};
+use crate::map::Kind;
+use crate::map::labels::{LabelSet, Origin};
+use crate::pipeline::Rules;
+use crate::relay::Relay;
+use crate::telemetry::{RelayBooks, Telemetry};
+
+/// Hears of each configuration that comes into force.
+type Listener = Box<dyn Fn(&Config) + Send + Sync>;
+
+/// The configuration in force, and what goes by it.
+pub struct InForce {
+    sources: Sources,
+    loaded: ArcSwap<Loaded>,
+    rules: Arc<ArcSwap<Rules>>,
+    store: Arc<Store>,
+    telemetry: Arc<Telemetry>,
+    listeners: Vec<Listener>,
+    /// One reload at a time.
+    turn: Mutex<()>,
+}
+
+impl InForce {
+    /// Goes by `loaded`, which `rules` were made from, and reads `sources` again when asked to. Makes declared series.
+    pub fn new(
+        sources: Sources,
+        loaded: Loaded,
+        rules: Arc<ArcSwap<Rules>>,
+        store: Arc<Store>,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
+        declare(&loaded.config, &rules.load(), &store);
+        telemetry.series().limit.store(loaded.config.cardinality.max_series, Relaxed);
+        Self {
+            sources,
+            loaded: ArcSwap::from_pointee(loaded),
+            rules,
+            store,
+            telemetry,
+            listeners: Vec::new(),
+            turn: Mutex::default(),
+        }
+    }
+
+    /// Has `listener` hear of each configuration that comes into force from now on.
+    pub fn tell(&mut self, listener: impl Fn(&Config) + Send + Sync + 'static) {
+        self.listeners.push(Box::new(listener));
+    }
+
+    /// What was read last and accepted.
+    pub fn loaded(&self) -> Arc<Loaded> {
+        self.loaded.load_full()
+    }
+
+    /// Reads the configuration again and puts it into force; returns the keys whose change needs a restart.
+    ///
+    /// # Errors
+    /// All problems of a configuration that is refused; the one before stays in force then.
+    pub fn reload(&self) -> Result<Vec<&'static str>, Problems> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = config::load(&self.sources).inspect_err(|problems| {
+            self.telemetry.reload_failed();
+            error!(problems = problems.count(), "configuration refused, the one before stays: {problems}");
+        })?;
+        let before = self.loaded.load_full();
+        let restart = keep_what_needs_a_restart(&mut loaded.config, &before.config);
+        let rules = rules(&loaded.config, Some((&before.config, &self.rules.load())), self.telemetry.relay());
+        let rules = match rules {
+            Ok(rules) => rules,
+            Err(error) => {
+                warn!(%error, "nothing is relayed");
+                Rules::new(&loaded.config)
+            }
+        };
+        self.store.rules_change();
+        declare(&loaded.config, &rules, &self.store);
+        self.rules.store(Arc::new(rules));
+        self.telemetry.series().limit.store(loaded.config.cardinality.max_series, Relaxed);
+        self.listeners.iter().for_each(|listener| listener(&loaded.config));
+        self.telemetry.reload_succeeded(&loaded.hash);
+        info!(hash = loaded.hash, "configuration read again and in force");
+        if !restart.is_empty() {
+            warn!(keys = restart.join(" "), "a change of these keys needs a restart");
+        }
+        if !loaded.pending.is_empty() {
+            warn!(keys = loaded.pending.join(" "), "these keys have no effect in this version");
+        }
+        self.loaded.store(Arc::new(loaded));
+        Ok(restart)
+    }
+
+    /// Tells the contents of the files of the configuration from what they were, whatever links lead to them.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let loaded = self.loaded.load();
+        for file in self.sources.file.iter().chain(&loaded.files) {
+            // A file that is gone for a moment is another content, and so is one that comes back.
+            std::fs::read(file).map_err(|error| error.kind() as u8).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}
+
+/// The rules of a configuration, with what goes on from those before: estimates and lists of users stay if nothing of
+/// theirs has changed.
+///
+/// # Errors
+/// If there can be no relay.
+pub fn rules(config: &Config, before: Option<(&Config, &Rules)>, relay: &Arc<RelayBooks>) -> io::Result<Rules> {
+    let mut rules = Rules::new(config);
+    rules.relay = match before {
+        Some((old, rules)) if old.relay == config.relay => rules.relay.clone(),
+        _ => Relay::start(&config.relay, relay.clone())?.map(Arc::new),
+    };
+    if let Some((old, before)) = before
+        && old.bucketing == config.bucketing
+        && old.heavy_hitters == config.heavy_hitters
+        && (&old.distinct.windows, old.distinct.registers) == (&config.distinct.windows, config.distinct.registers)
+    {
+        rules.insight = before.insight.clone();
+    }
+    Ok(rules)
+}
+
+/// Puts back what is set up once; returns the keys that had changed.
+fn keep_what_needs_a_restart(config: &mut Config, before: &Config) -> Vec<&'static str> {
+    let mut changed = Vec::new();
+    if config.listen != before.listen {
+        config.listen = before.listen.clone();
+        changed.push("listen");
+    }
+    if config.http.listen != before.http.listen {
+        config.http.listen.clone_from(&before.http.listen);
+        changed.push("http.listen");
+    }
+    changed
+}
+
+/// Makes the series of `[[declare]]`, at 0 and inside the limits. No limit folds or simplifies them: they are the
+/// operator's own, and never give way for being idle. One that finds no place is logged.
+fn declare(config: &Config, rules: &Rules, store: &Store) {
+    let (mut labels, mut text) = (LabelSet::default(), Vec::new());
+    for declared in &config.declare {
+        let kind = match declared.kind {
+            DeclaredKind::Counter => Kind::Counter,
+            DeclaredKind::Gauge => Kind::Gauge,
+            DeclaredKind::Observer => Kind::Histogram,
+        };
+        let wanted = Wanted {
+            name: &declared.name,
+            written: &declared.name,
+            kind,
+            timed: false,
+            bounds: &rules.bounds,
+            overflow_labels: &rules.overflow_labels,
+            sight: Sight::First,
+            // As if used in the far future: never idle.
+            now: Tick::MAX,
+        };
+        let mut homeless = 0;
+        let mut refused = None;
+        for combination in declared.combinations() {
+            labels.clear();
+            for (name, value) in &config.labels.add {
+                labels.add_constant(name.as_bytes(), value.as_bytes());
+            }
+            for (name, value) in combination {
+                // A constant label of that name stays what it is.
+                let _ = labels.set(name.as_bytes(), value.as_bytes(), Origin::Rule, usize::MAX);
+            }
+            labels.sort();
+            match store.place(wanted, &mut labels, &mut text, &rules.gate) {
+                Ok(placed) => homeless += u64::from(placed.overflow),
+                Err(reason) => {
+                    homeless += 1;
+                    refused = Some(reason.label());
+                }
+            }
+        }
+        if homeless > 0 {
+            let (name, reason) = (&declared.name, refused.unwrap_or("cardinality"));
+            warn!(name, series = homeless, reason, "declared series find no place");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! A configuration that is read again: in force at once or not at all, and nothing that has not changed is lost.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Reply, Sidecar, request};
+
+/// A configuration file in a folder of its own.
+struct File {
+    folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl File {
+    fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("statsieve.toml");
+        fs::write(&path, text).unwrap();
+        Self { folder, path }
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(&self.path, text).unwrap();
+    }
+
+    fn sidecar(&self, settings: &[&str]) -> Sidecar {
+        Sidecar::start_with(settings, &["--config", self.path.to_str().unwrap()])
+    }
+}
+
+fn act(sidecar: &Sidecar, method: &str, path: &str) -> Reply {
+    request(sidecar.http, method, path, &[]).unwrap()
+}
+
+fn reloads(sidecar: &Sidecar, outcome: &str) -> f64 {
+    sidecar.scrape().value(&format!("statsieve_config_reloads_total{{outcome=\"{outcome}\"}}"))
+}
+
+const ON: &str = "[http]\nlifecycle = true\n";
+
+#[test]
+fn a_reload_takes_effect_on_the_next_line_and_keeps_what_it_does_not_change() {
+    let file = File::new(ON);
+    let sidecar = file.sidecar(&["listen.workers=2"]);
+    sidecar.take(&["hits:1|c|#k:a,secret:1", "depth:5|g", "wait:5|ms", "visits:1|c|#user_id:42"]);
+    let before = sidecar.scrape();
+    file.write(&format!("{ON}[labels]\ndrop = [\"secret\"]\n[naming]\nprefix = \"x_\"\n"));
+    let reply = act(&sidecar, "POST", "/-/reload");
+    assert_eq!((reply.status, reply.text().as_str()), (200, "reloaded\n"));
+    sidecar.take(&["hits:1|c|#k:a,secret:1"]);
+    let scrape = sidecar.settled(5);
+    for (series, value) in [
+        ("x_hits_total{k=\"a\"}", 1.0),
+        ("hits_total{k=\"a\",secret=\"1\"}", 1.0),
+        ("depth", 5.0),
+        ("wait_seconds_count", 1.0),
+        ("visits_total{user_bucket=\"bucket_1\"}", 1.0),
+        ("statsieve_config_reloads_total{outcome=\"success\"}", 1.0),
+        ("statsieve_config_last_reload_successful", 1.0),
+    ] {
+        scrape.assert(series, value);
+    }
+    let hash = |scrape: &crate::harness::Scrape| scrape.of("statsieve_config_info").next().unwrap().0.to_owned();
+    assert_ne!(hash(&before), hash(&scrape));
+    // Unique users go on.
+    let users = "statsieve_distinct{tag=\"user_id\",window=\"5m\"}";
+    assert_eq!((before.value(users).round(), scrape.value(users).round()), (1.0, 1.0));
+    sidecar.stop();
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_says_everything_that_is_wrong() {
+    let file = File::new(ON);
+    let sidecar = file.sidecar(&[]);
+    file.write("[listen]\nworkers = -1\n[labels]\nmax_values = 0\nnew = 1\n");
+    let reply = act(&sidecar, "PUT", "/-/reload");
+    assert_eq!(reply.status, 500);
+    for problem in ["listen.workers: found -1", "labels.max_values: found 0", "labels.new: unknown key"] {
+        assert!(reply.text().contains(problem), "{}", reply.text());
+    }
+    let scrape = sidecar.take(&["hits:1|c"]);
+    scrape.assert("hits_total", 1.0);
+    scrape.assert("statsieve_config_last_reload_successful", 0.0);
+    scrape.assert("statsieve_config_reloads_total{outcome=\"failure\"}", 1.0);
+    assert!(sidecar.log().contains("the one before stays"), "{}", sidecar.log());
+    // It still obeys, so the old configuration is in force; a good one ends it.
+    file.write(ON);
+    assert_eq!(act(&sidecar, "POST", "/-/reload").status, 200);
+    sidecar.scrape().assert("statsieve_config_last_reload_successful", 1.0);
+    sidecar.stop();
+}
+
+#[test]
+fn sighup_reloads_and_what_needs_a_restart_is_told_and_stays() {
+    let file = File::new("[sampling]\nmode = \"off\"\n");
+    let sidecar = file.sidecar(&["cardinality.max_series=10"]);
+    file.write("[listen]\nmax_line_bytes = 100\n[http]\nmetrics_path = \"/m\"\n[cardinality]\nmax_series = 50\n");
+    sidecar.signal(Signal::SIGHUP);
+    sidecar.wait_until("the path has changed", |it| it.get("/m", &[]).status == 200);
+    assert_eq!(sidecar.get("/metrics", &[]).status, 404);
+    sidecar.wait_until("it is told", |it| it.log().contains("a change of these keys needs a restart"));
+    let line = sidecar.log().lines().find(|line| line.contains("needs a restart")).unwrap().to_owned();
+    assert!(line.contains("keys=listen"), "{line}");
+    sidecar.send(&[&format!("hits:1|c|#k:{}", "v".repeat(200))]);
+    sidecar.wait_until("the long line is taken", |it| it.get("/m", &[]).text().contains("hits_total"));
+    // `--set` outlives reloads.
+    assert!(sidecar.get("/m", &[]).text().contains("\nstatsieve_series_limit 10\n"));
+    sidecar.stop();
+}
+
+#[test]
+fn without_lifecycle_nobody_reloads_or_ends_it_over_http_and_get_never_does() {
+    let sidecar = Sidecar::start(&[]);
+    for path in ["/-/reload", "/-/quit"] {
+        assert_eq!(act(&sidecar, "POST", path).status, 403);
+        let get = sidecar.get(path, &[]);
+        assert_eq!((get.status, get.header("allow")), (405, Some("POST, PUT")));
+    }
+    assert_eq!(reloads(&sidecar, "success"), 0.0);
+    sidecar.stop();
+}
+
+#[test]
+fn quit_drains_as_a_signal_does() {
+    let sidecar = Sidecar::start(&["http.lifecycle=true", "http.drain=30s"]);
+    sidecar.take(&["hits:1|c"]);
+    assert_eq!(act(&sidecar, "PUT", "/-/quit").status, 200);
+    sidecar.wait_until("it drains", |it| it.try_get("/-/ready", &[]).is_some_and(|reply| reply.status == 503));
+    sidecar.scrape().assert("hits_total", 1.0);
+    assert_eq!(sidecar.wait().code(), Some(0));
+}
+
+#[test]
+fn the_configuration_in_force_is_shown_without_secrets() {
+    let file = File::new("");
+    fs::write(file.folder.path().join("salt.txt"), "pepper-of-ours").unwrap();
+    file.write("[[bucketing]]\ntags = [\"user_id\"]\nlabel = \"user_bucket\"\nsalt_file = \"salt.txt\"\n");
+    let sidecar = file.sidecar(&["labels.max_values=7"]);
+    let reply = sidecar.get("/api/v1/config", &[]);
+    assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/toml; charset=utf-8")));
+    let text = reply.text();
+    assert!(text.contains("max_values = 7\n") && text.contains("salt.txt"), "{text}");
+    assert!(!text.contains("pepper-of-ours"));
+    sidecar.stop();
+    let sidecar = Sidecar::start(&["http.debug_api=off"]);
+    assert_eq!(sidecar.get("/api/v1/config", &[]).status, 404);
+    sidecar.stop();
+}
+
+/// As Kubernetes does it: the file is a link through a link to a folder, and that link is replaced.
+#[test]
+fn a_swapped_config_map_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let version = |number: u32, text: &str| {
+        let version = folder.path().join(format!("..v{number}"));
+        fs::create_dir(&version).unwrap();
+        fs::write(version.join("statsieve.toml"), text).unwrap();
+        let new = folder.path().join("..data_tmp");
+        std::os::unix::fs::symlink(&version, &new).unwrap();
+        fs::rename(&new, folder.path().join("..data")).unwrap();
+    };
+    version(1, "[reload]\nwatch = true\n");
+    let path = folder.path().join("statsieve.toml");
+    std::os::unix::fs::symlink(Path::new("..data/statsieve.toml"), &path).unwrap();
+    let sidecar = Sidecar::start_with(&[], &["--config", path.to_str().unwrap()]);
+    version(2, "[reload]\nwatch = true\n[naming]\nprefix = \"two_\"\n");
+    sidecar.wait_until("the swap is noticed", |it| reloads(it, "success") == 1.0);
+    sidecar.take(&["hits:1|c"]).assert("two_hits_total", 1.0);
+    version(3, "[reload]\nwatch = maybe\n");
+    sidecar.wait_until("the bad one is refused", |it| reloads(it, "failure") == 1.0);
+    version(4, "[reload]\nwatch = true\n[naming]\nprefix = \"four_\"\n");
+    sidecar.wait_until("the next one is taken", |it| reloads(it, "success") == 2.0);
+    assert_eq!(reloads(&sidecar, "failure"), 1.0, "a bad file is not tried again and again");
+    sidecar.stop();
+}
+
+#[test]
+fn connections_relays_and_own_metrics_follow_a_reload() {
+    let target = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    target.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+    let file = File::new(ON);
+    let sidecar = file.sidecar(&["listen.workers=1"]);
+    assert!(sidecar.scrape().get("statsieve_lines_total").is_some());
+    let address = target.local_addr().unwrap();
+    file.write(&format!(
+        "[http]\nlifecycle = true\nmax_connections = 1\n[telemetry]\nown_metrics = \"core\"\n[relay]\ntargets = [\"{address}\"]\n"
+    ));
+    assert_eq!(act(&sidecar, "POST", "/-/reload").status, 200);
+    sidecar.send(&["hits:1|c"]);
+    let mut buffer = [0; 100];
+    let length = target.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"hits:1|c\n");
+    let scrape = sidecar.scrape();
+    assert!(scrape.get("statsieve_lines_total").is_none() && scrape.value("hits_total") == 1.0);
+    // One connection is served; the next waits until it is gone.
+    let first = TcpStream::connect(sidecar.http).unwrap();
+    let waiting = std::thread::spawn({
+        let http = sidecar.http;
+        move || crate::harness::get(http, "/-/healthy", &[]).unwrap().status
+    });
+    std::thread::yield_now();
+    drop(first);
+    assert_eq!(waiting.join().unwrap(), 200);
+    sidecar.stop();
+}
