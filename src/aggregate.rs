@@ -22,7 +22,7 @@ use crate::admit::Gate;
 use crate::clock::Tick;
 use crate::map::Kind;
 use crate::map::labels::LabelSet;
-use crate::model::DropReason;
+use crate::model::{DropReason, SampleType};
 use crate::telemetry::SeriesBooks;
 use bounds::Bounds;
 use cells::{Cell, Shard, ShardReader, ShardWriter};
@@ -108,8 +108,8 @@ pub struct Wanted<'a> {
     pub written: &'a str,
     /// What the family is.
     pub kind: Kind,
-    /// Whether the sample is a time (`ms`).
-    pub timed: bool,
+    /// What kind of sample asks; `None` for a series that is declared.
+    pub sample: Option<SampleType>,
     /// Bounds, if this makes a histogram family.
     pub bounds: &'a Arc<Bounds>,
     /// Rendered labels of the overflow series.

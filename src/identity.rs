@@ -15,6 +15,7 @@ use memchr::memchr;
 
 use crate::config::{Bucketing, Labels, glob_matches};
 use crate::map::name;
+use crate::model::SampleType;
 use crate::parse::{Line, Sample, scan};
 use users::UserBuckets;
 
@@ -181,7 +182,8 @@ impl TagRules {
             out.extend_from_slice(line.name_rest);
         }
         out.push(TAGS);
-        if !sample.tags.is_empty() {
+        // Of an event only its type is told apart.
+        if !sample.tags.is_empty() && sample.kind != SampleType::Event {
             dropped += self.push_tags(sample.tags, b':', observer, out, seen);
         }
         if self.container && !sample.container.is_empty() {

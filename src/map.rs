@@ -11,7 +11,7 @@ pub mod name;
 
 use crate::config::{BareTags, Config, MsUnit, Naming};
 use crate::identity::{TagAction, TagRules};
-use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
+use crate::model::{DropReason, EVENTS, Refusal, SERVICE_CHECKS, SampleType, TagDropReason};
 use crate::parse::tags::{self, Tag, TagStyle};
 use crate::parse::{Line, Sample, offset};
 use labels::{LabelSet, Origin};
@@ -31,10 +31,10 @@ impl Kind {
     /// What samples of this type become; `None` for those that make no family yet.
     pub const fn of(kind: SampleType) -> Option<Self> {
         match kind {
-            SampleType::Counter => Some(Self::Counter),
-            SampleType::Gauge => Some(Self::Gauge),
+            SampleType::Counter | SampleType::Event => Some(Self::Counter),
+            SampleType::Gauge | SampleType::ServiceCheck => Some(Self::Gauge),
             SampleType::Timer | SampleType::Histogram | SampleType::Distribution => Some(Self::Histogram),
-            SampleType::Set | SampleType::Event | SampleType::ServiceCheck => None,
+            SampleType::Set => None,
         }
     }
 
@@ -117,6 +117,9 @@ impl Mapper {
         out: &mut Resolved,
     ) -> Result<Kind, Refusal> {
         let kind = Kind::of(sample.kind).ok_or(Refusal::new(DropReason::UnknownType, sample.type_at))?;
+        if matches!(sample.kind, SampleType::Event | SampleType::ServiceCheck) {
+            return self.resolve_message(rules, text, line, sample, kind, out);
+        }
         name::write(&self.naming, sample.kind, line.name, line.name_rest, &mut out.name);
         if out.name.len() > self.max_name_bytes {
             return Err(Refusal::new(DropReason::NameTooLong, 0));
@@ -138,6 +141,38 @@ impl Mapper {
             && !sample.container.is_empty()
         {
             out.set(label.as_bytes(), sample.container, Origin::Tag, self);
+        }
+        out.labels.sort();
+        Ok(kind)
+    }
+
+    /// The same for an event, which is told by its alert type alone, or a service check, whose tags are labels.
+    fn resolve_message(
+        &self,
+        rules: &TagRules,
+        text: &[u8],
+        line: &Line<'_>,
+        sample: &Sample<'_>,
+        kind: Kind,
+        out: &mut Resolved,
+    ) -> Result<Kind, Refusal> {
+        out.name.clear();
+        out.labels.clear();
+        out.tag_drops = TagDrops::default();
+        for (name, value) in &self.add {
+            out.labels.add_constant(name.as_bytes(), value.as_bytes());
+        }
+        if sample.kind == SampleType::Event {
+            out.name.extend_from_slice(EVENTS.as_bytes());
+            out.set(b"alert_type", line.name, Origin::Rule, self);
+        } else {
+            out.name.extend_from_slice(SERVICE_CHECKS.as_bytes());
+            for tag in tags::list(sample.tags, TagStyle::DogStatsd) {
+                self.take_tag(rules, sample.kind, tag, out)
+                    .map_err(|key| Refusal::new(DropReason::ReservedLabel, offset(text, key)))?;
+            }
+            // Set last, so that no tag of that name stands in for it.
+            out.set(b"check", line.name, Origin::Tag, self);
         }
         out.labels.sort();
         Ok(kind)

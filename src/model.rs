@@ -41,6 +41,11 @@ pub(crate) use closed_set;
 /// Beginnings of metric names that user series must not take: our own, and those of Prometheus.
 pub const RESERVED_PREFIXES: [&str; 3] = ["statsieve_", "process_", "scrape_"];
 
+/// The counter of events, by alert type.
+pub const EVENTS: &str = "statsd_events_total";
+/// The gauge of service checks, by check.
+pub const SERVICE_CHECKS: &str = "statsd_service_check_status";
+
 closed_set! {
     /// What a line says it carries; the second `|` part, or the prefix of an event or service check.
     pub enum SampleType {

@@ -9,6 +9,7 @@
 //! reads them, less its faults.
 
 pub mod glance;
+pub mod message;
 pub mod number;
 pub mod scan;
 pub mod tags;
@@ -105,7 +106,7 @@ impl<'a> Line<'a> {
     ///
     /// # Errors
     /// `MalformedLine` without a colon or name, `EmptyName` if only tags stand before the colon, `MixedTagStyles` for
-    /// valid tags in the name beside `|#`, `UnknownType` for events and service checks.
+    /// valid tags in the name beside `|#`, `UnknownType` for events and service checks, which [`message`] reads.
     #[inline(always)]
     pub fn read_name(&mut self, dialects: &Parse) -> Result<(), Refusal> {
         let end = scan::find_any(self.text, 0, [b':', b'#', b',', b'[', b']']);
@@ -122,7 +123,7 @@ impl<'a> Line<'a> {
     #[cold]
     fn read_rare_name(&mut self, dialects: &Parse) -> Result<(), Refusal> {
         let text = self.text;
-        if text.starts_with(b"_e{") || text.starts_with(b"_sc|") {
+        if message::is_message(text) {
             return Err(Refusal::new(DropReason::UnknownType, 0));
         }
         let end = match memchr(b':', text) {

@@ -29,7 +29,7 @@ use crate::map::labels::LabelSet;
 use crate::map::{Kind, Mapper, Resolved, TagDrops};
 use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
 use crate::parse::number::Number;
-use crate::parse::{Line, Sample, Values, glance, scan, unknown_letters};
+use crate::parse::{Line, Sample, Values, glance, message, scan, unknown_letters};
 use crate::relay::{Packer, Relay};
 use crate::telemetry::refusals::{self, Refusals};
 use crate::telemetry::{Books, Count, Tally};
@@ -360,6 +360,11 @@ impl Stages {
     /// Reads a line; with `WEIGHED`, its samples stand for `weight` lines each.
     #[inline(always)]
     fn samples<const WEIGHED: bool>(&mut self, rules: &Rules, text: &[u8], weight: f64) -> Result<(), Refusal> {
+        if text[0] == b'_' && message::is_message(text) {
+            let (line, sample) = message::message(text, &rules.parse)?;
+            self.sample(rules, text, &line, &sample);
+            return Ok(());
+        }
         let mut line = Line::new(text, &rules.parse);
         line.read_name(&rules.parse)?;
         let mut sample = Sample::default();
@@ -461,7 +466,7 @@ impl Stages {
             name: self::text(name),
             written: self::text(&written),
             kind,
-            timed: sample.kind == SampleType::Timer,
+            sample: Some(sample.kind),
             bounds: &rules.bounds,
             overflow_labels: &rules.overflow_labels,
             sight,

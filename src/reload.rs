@@ -169,7 +169,7 @@ fn declare(config: &Config, rules: &Rules, store: &Store) {
             name: &declared.name,
             written: &declared.name,
             kind,
-            timed: false,
+            sample: None,
             bounds: &rules.bounds,
             overflow_labels: &rules.overflow_labels,
             sight: Sight::First,

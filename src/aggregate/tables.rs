@@ -22,11 +22,10 @@ use crate::admit::{Gate, Limit, Usage};
 use crate::clock::Tick;
 use crate::map::Kind;
 use crate::map::labels::{LabelSet, escape, rendered};
-use crate::model::{DropReason, RESERVED_PREFIXES};
+use crate::model::{DropReason, EVENTS, RESERVED_PREFIXES, SERVICE_CHECKS, SampleType};
 
 /// Whole names that user series must not take, beside those that begin with one of [`RESERVED_PREFIXES`].
-const RESERVED_NAMES: [&str; 5] =
-    ["up", "ALERTS", "ALERTS_FOR_STATE", "statsd_events_total", "statsd_service_check_status"];
+const RESERVED_NAMES: [&str; 5] = ["up", "ALERTS", "ALERTS_FOR_STATE", EVENTS, SERVICE_CHECKS];
 
 /// Names that a histogram exposes beside its own.
 const OBSERVER_SUFFIXES: [&str; 3] = ["_sum", "_count", "_bucket"];
@@ -157,7 +156,7 @@ impl Tables {
             if family.kind != wanted.kind {
                 return Err(DropReason::TypeConflict);
             }
-            if wanted.timed
+            if wanted.sample == Some(SampleType::Timer)
                 && let Some(family) = &mut self.families[number as usize]
             {
                 family.timed = true;
@@ -165,7 +164,9 @@ impl Tables {
             if let Some(placed) = self.existing(number, text) {
                 return Ok(placed);
             }
-        } else if self.clashes(wanted.name, wanted.kind) {
+        } else if !matches!(wanted.sample, Some(SampleType::Event | SampleType::ServiceCheck))
+            && self.clashes(wanted.name, wanted.kind)
+        {
             return Err(DropReason::TypeConflict);
         } else if self.counts.families >= limits.max_families as u64 {
             self.turn_away(wanted);
@@ -326,7 +327,7 @@ impl Tables {
             lines: 0,
             overflow: None,
             values: LabelValues::default(),
-            timed: wanted.timed,
+            timed: wanted.sample == Some(SampleType::Timer),
             limited: [None; Limit::COUNT],
         };
         self.counts.used.bytes += family.own_bytes();

@@ -48,7 +48,7 @@ impl Bench {
     fn place_at(&self, name: &str, kind: Kind, labels: &str, sight: Sight, now: Tick) -> Result<Placed, DropReason> {
         let overflow_labels = r#"overflow="true""#;
         let wanted =
-            Wanted { name, written: name, kind, timed: false, bounds: &self.bounds, overflow_labels, sight, now };
+            Wanted { name, written: name, kind, sample: None, bounds: &self.bounds, overflow_labels, sight, now };
         let mut set = LabelSet::default();
         for (name, value) in rendered(labels) {
             let origin = if name == "user_bucket" { Origin::Rule } else { Origin::Tag };

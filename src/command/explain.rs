@@ -19,7 +19,7 @@ use crate::map::{Kind, Resolved};
 use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
 use crate::parse::number::Number;
 use crate::parse::tags::{self, Tag, TagStyle};
-use crate::parse::{Line, Sample, offset, unknown_letters};
+use crate::parse::{Line, Sample, message, offset, unknown_letters};
 use crate::pipeline::Rules;
 
 /// Explains `lines`, or those of `input` if there are none or one of them is `-`; with `json`, an object for each sample.
@@ -124,9 +124,17 @@ impl<'a> Explainer<'a> {
                 return Err(Refusal::new(DropReason::LineTooLong, self.rules.max_line_bytes));
             }
             std::str::from_utf8(text).map_err(|error| Refusal::new(DropReason::InvalidUtf8, error.valid_up_to()))?;
-            Line::parse(text, &self.rules.parse)
+            if message::is_message(text) {
+                Ok(Line::new(text, &self.rules.parse))
+            } else {
+                Line::parse(text, &self.rules.parse)
+            }
         };
         let line = match whole() {
+            Ok(_) if message::is_message(text) => {
+                let read = message::message(text, &self.rules.parse);
+                return vec![read.and_then(|(line, sample)| self.sample(text, &line, 0, &sample))];
+            }
             Ok(line) => line,
             Err(refusal) => return vec![Err(refusal)],
         };
@@ -162,7 +170,7 @@ impl<'a> Explainer<'a> {
             name: &name,
             written: &written,
             kind,
-            timed: sample.kind == SampleType::Timer,
+            sample: Some(sample.kind),
             bounds: &self.rules.bounds,
             overflow_labels: &self.rules.overflow_labels,
             sight: Sight::First,

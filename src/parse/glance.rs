@@ -14,7 +14,7 @@ use super::scan;
 #[inline]
 pub fn thinnable(text: &[u8]) -> Option<u64> {
     let colon = scan::find(text, 0, b':');
-    if colon == 0 || colon == text.len() || text.starts_with(b"_e{") || text.starts_with(b"_sc|") {
+    if colon == 0 || colon == text.len() || super::message::is_message(text) {
         return None;
     }
     let mut pipe = scan::find_any(text, colon + 1, [b':', b'|']);

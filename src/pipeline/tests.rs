@@ -120,7 +120,14 @@ fn every_line_is_counted_for_one_reason_at_every_sight() {
         ("a:1|c|@-1", "lines=1 sample_rate=1"),
         ("a:1|q", "lines=1 unknown_type=1"),
         ("a:x:y|s", "lines=1 unknown_type=1"),
-        ("_sc|db|0", "lines=1 unknown_type=1"),
+        ("_sc|db|0", "lines=1 service_check=1"),
+        ("_sc|db|7", "lines=1 malformed_value=1"),
+        ("_sc|db|0|#:v", "lines=1 reserved_label=1"),
+        ("_e{1,1}:a|b|t:error|#:v", "lines=1 event=1"),
+        ("_e{1,1}:a|b|Q|x:y", "lines=1 event=1 field:x=1 field:Q=1"),
+        ("_e{2,1}:a|b", "lines=1 malformed_line=1"),
+        ("statsd_events:1|c", "lines=1 type_conflict=1"),
+        ("statsd_service_check_status:1|g", "lines=1 type_conflict=1"),
         ("a,k=v:1|c|#l:w", "lines=1 mixed_tag_styles=1"),
         ("a:-1|c", "lines=1 negative_counter=1"),
         ("a:inf|g", "lines=1 not_finite=1"),
@@ -207,6 +214,30 @@ fn gauge_deltas_of_two_workers_add_up_and_counters_merge() {
 fn a_label_of_one_sample_is_not_seen_by_the_next() {
     let set = ["parse.container_id_label=container_id"];
     assert_eq!(Sidecar::after(&set, &["a:1|g:2|c|c:abc", "a:5|g"]), ["a 5", r#"a_total{container_id="abc"} 2"#]);
+}
+
+#[test]
+fn events_count_by_alert_type_and_service_checks_show_their_last_status() {
+    let found = Sidecar::after(
+        &["labels.add={bot='support'}"],
+        &[
+            "_e{5,4}:title|text|#user_id:42,k:v",
+            "_e{5,4}:other|text|#user_id:43",
+            "_e{1,1}:||||t:error",
+            "_sc|db|2|#user_id:42,k:v,check:other,message_id:5|m:it is down",
+            "_sc|db|1|#user_id:42,k:v,check:other|d:17",
+            "_sc|queue|0",
+        ],
+    );
+    assert_eq!(
+        found,
+        [
+            r#"statsd_events_total{alert_type="info",bot="support"} 2"#,
+            r#"statsd_events_total{alert_type="error",bot="support"} 1"#,
+            r#"statsd_service_check_status{bot="support",check="db",k="v",user_bucket="bucket_1"} 1"#,
+            r#"statsd_service_check_status{bot="support",check="queue"} 0"#,
+        ]
+    );
 }
 
 #[test]
@@ -304,7 +335,8 @@ fn lines_left_out_count_each_value_and_the_others_are_never_thinned() {
         ("g:5|g", "lines=1 gauge=1"),
         ("a:1|c:2|ms", "lines=1 counter=1 timer=1"),
         ("a:x|s", "lines=1 unknown_type=1"),
-        ("_e{1,1}:a|c", "lines=1 unknown_type=1"),
+        ("_e{1,1}:a|c", "lines=1 event=1"),
+        ("_sc|db|1", "lines=1 service_check=1"),
         ("a:1|q", "lines=1 unknown_type=1"),
         ("nothing", "lines=1 malformed_line=1"),
         ("a:1|c|#k:\u{e9}\na:\u{e9}|c", "lines=2 sampled=2"),
@@ -315,7 +347,9 @@ fn lines_left_out_count_each_value_and_the_others_are_never_thinned() {
     }
     assert_eq!(sidecar.books(b"a:1|c|#k:\xff"), "lines=1 invalid_utf8=1");
     // What is never thinned is never weighed, not even beside thinned lines.
-    assert_eq!(sidecar.scrape(), ["g 5", "a_total 3", "a_seconds_sum 0.006", "a_seconds_count 3"]);
+    let events = r#"statsd_events_total{alert_type="info"} 3"#;
+    let check = r#"statsd_service_check_status{check="db"} 1"#;
+    assert_eq!(sidecar.scrape(), ["g 5", "a_total 3", "a_seconds_sum 0.006", "a_seconds_count 3", events, check]);
 }
 
 #[test]

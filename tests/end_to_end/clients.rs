@@ -1,10 +1,11 @@
 //! Real clients: what applications send, not what a test author thinks they send.
 
 use std::net::UdpSocket;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use cadence::prelude::*;
-use cadence::{StatsdClient, UdpMetricSink};
+use cadence::{StatsdClient, UdpMetricSink, UnixMetricSink};
 
 use crate::harness::{Sidecar, assert_within};
 use crate::tools::{host_and_port, node, python};
@@ -41,37 +42,75 @@ fn cadence_counters_gauges_timers_histograms_and_distributions_arrive() {
     sidecar.stop();
 }
 
+/// A sidecar on every transport, and the paths of its unix sockets, datagrams first.
+fn on_all_transports() -> (Sidecar, tempfile::TempDir, [String; 2]) {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["datagram", "stream"].map(|name| folder.path().join(name).to_str().unwrap().to_owned());
+    let sidecar = Sidecar::start(&[
+        "listen.tcp=127.0.0.1:0",
+        &format!("listen.unix_datagram={}", paths[0]),
+        &format!("listen.unix_stream={}", paths[1]),
+    ]);
+    (sidecar, folder, paths)
+}
+
+#[test]
+fn cadence_arrives_over_unix_datagrams() {
+    let (sidecar, _folder, [datagram, _]) = on_all_transports();
+    let sink = UnixMetricSink::from(&datagram, UnixDatagram::unbound().unwrap());
+    let client = StatsdClient::from_sink("bot", sink);
+    for _ in 0..500 {
+        client.count_with_tags("messages", 2).with_tag("user_id", "42").send();
+    }
+    let scrape = sidecar.settled(500);
+    scrape.assert("bot_messages_total{user_bucket=\"bucket_1\"}", 1000.0);
+    assert_eq!((scrape.lines(), scrape.dropped()), (500.0, 0.0), "{}", scrape.text);
+    sidecar.stop();
+}
+
 #[test]
 #[ignore = "needs the PyPI package statsd, run by tests/run"]
-fn the_python_statsd_client_arrives() {
-    let sidecar = Sidecar::start(&[]);
+fn the_python_statsd_client_arrives_over_udp_tcp_and_unix_streams() {
+    let (sidecar, _folder, [_, stream]) = on_all_transports();
     let [host, port] = host_and_port(sidecar.udp);
-    let lines: u64 = python("send_statsd.py", &[&host, &port]).trim().parse().unwrap();
-    let scrape = sidecar.settled(lines);
-    scrape.assert("py_requests_total", 8.0);
-    scrape.assert("py_hits_total{region=\"eu\",user_bucket=\"bucket_1\"}", 2.0);
-    scrape.assert("py_queue", 6.0);
-    scrape.assert("py_level", -7.0);
-    scrape.assert("py_latency_seconds_count", 2.0);
-    scrape.assert_near("py_latency_seconds_sum", 0.25 + 1.5);
-    assert_eq!((scrape.lines(), scrape.dropped()), (lines as f64, 0.0), "{}", scrape.text);
+    let [_, tcp] = host_and_port(sidecar.address_of("tcp"));
+    let mut lines = 0;
+    for (round, arguments) in [&[host.as_str(), &port][..], &[&host, &tcp, "tcp"], &[&stream]].into_iter().enumerate() {
+        let times = round as f64 + 1.0;
+        lines += python("send_statsd.py", arguments).trim().parse::<u64>().unwrap();
+        let scrape = sidecar.settled(lines);
+        scrape.assert("py_requests_total", 8.0 * times);
+        scrape.assert("py_hits_total{region=\"eu\",user_bucket=\"bucket_1\"}", 2.0 * times);
+        scrape.assert("py_queue", 6.0);
+        scrape.assert("py_level", -7.0);
+        scrape.assert("py_latency_seconds_count", 2.0 * times);
+        scrape.assert_near("py_latency_seconds_sum", (0.25 + 1.5) * times);
+        assert_eq!((scrape.lines(), scrape.dropped()), (lines as f64, 0.0), "{}", scrape.text);
+    }
     sidecar.stop();
 }
 
 #[test]
 #[ignore = "needs the PyPI package datadog, run by tests/run"]
-fn the_python_datadog_client_arrives() {
-    let sidecar = Sidecar::start(&[]);
+fn the_python_datadog_client_arrives_over_udp_unix_datagrams_and_unix_streams() {
+    let (sidecar, _folder, [datagram, stream]) = on_all_transports();
     let [host, port] = host_and_port(sidecar.udp);
-    let lines: u64 = python("send_datadog.py", &[&host, &port]).trim().parse().unwrap();
-    let scrape = sidecar.settled(lines);
-    scrape.assert("bot_messages_total{activity_type=\"message\",user_bucket=\"bucket_1\"}", 5.0);
-    scrape.assert("bot_queue_size{queue=\"outbox\"}", 12.5);
-    scrape.assert("bot_update_duration_seconds_count{type=\"message\"}", 1.0);
-    scrape.assert_near("bot_update_duration_seconds_sum{type=\"message\"}", 0.12);
-    scrape.assert("bot_reply_bytes_sum{command=\"help\"}", 2048.0);
-    scrape.assert("bot_batch_length_sum", 3.5);
-    assert_eq!((scrape.lines(), scrape.dropped()), (lines as f64, 0.0), "{}", scrape.text);
+    let (datagram, stream) = (format!("unixgram://{datagram}"), format!("unixstream://{stream}"));
+    let mut lines = 0;
+    for (round, arguments) in [&[host.as_str(), &port][..], &[&datagram], &[&stream]].into_iter().enumerate() {
+        let times = round as f64 + 1.0;
+        lines += python("send_datadog.py", arguments).trim().parse::<u64>().unwrap();
+        let scrape = sidecar.settled(lines);
+        scrape.assert("bot_messages_total{activity_type=\"message\",user_bucket=\"bucket_1\"}", 5.0 * times);
+        scrape.assert("bot_queue_size{queue=\"outbox\"}", 12.5);
+        scrape.assert("bot_update_duration_seconds_count{type=\"message\"}", times);
+        scrape.assert_near("bot_update_duration_seconds_sum{type=\"message\"}", 0.12 * times);
+        scrape.assert("bot_reply_bytes_sum{command=\"help\"}", 2048.0 * times);
+        scrape.assert("bot_batch_length_sum", 3.5 * times);
+        scrape.assert("statsd_events_total{alert_type=\"error\"}", times);
+        scrape.assert("statsd_service_check_status{check=\"bot.db\",shard=\"1\"}", 2.0);
+        assert_eq!((scrape.lines(), scrape.dropped()), (lines as f64, 0.0), "{}", scrape.text);
+    }
     sidecar.stop();
 }
 
@@ -93,18 +132,23 @@ fn the_seconds_that_datadog_timed_sends_as_ms_are_seconds_where_ms_unit_is_s() {
 
 #[test]
 #[ignore = "needs the npm package hot-shots, run by tests/run"]
-fn the_node_hot_shots_client_arrives() {
-    let sidecar = Sidecar::start(&[]);
+fn the_node_hot_shots_client_arrives_over_udp_tcp_and_unix_streams() {
+    let (sidecar, _folder, [_, stream]) = on_all_transports();
     let [host, port] = host_and_port(sidecar.udp);
-    let lines: u64 = node("send_hot_shots.js", &[&host, &port]).trim().parse().unwrap();
-    let scrape = sidecar.settled(lines);
-    let labels = "activity_type=\"message\",fleet=\"eu\",user_bucket=\"bucket_1\"";
-    scrape.assert(&format!("bot_messages_total{{{labels}}}"), 5.0);
-    scrape.assert("bot_queue_size{fleet=\"eu\",queue=\"outbox\"}", 9.0);
-    scrape.assert("bot_update_duration_seconds_count{fleet=\"eu\",type=\"message\"}", 1.0);
-    scrape.assert_near("bot_update_duration_seconds_sum{fleet=\"eu\",type=\"message\"}", 0.12);
-    scrape.assert("bot_reply_bytes_sum{fleet=\"eu\"}", 2048.0);
-    scrape.assert("bot_batch_length_sum{fleet=\"eu\"}", 3.5);
-    assert_eq!((scrape.lines(), scrape.dropped()), (lines as f64, 0.0), "{}", scrape.text);
+    let [_, tcp] = host_and_port(sidecar.address_of("tcp"));
+    let mut lines = 0;
+    for (round, arguments) in [&[host.as_str(), &port][..], &[&host, &tcp, "tcp"], &[&stream]].into_iter().enumerate() {
+        let times = round as f64 + 1.0;
+        lines += node("send_hot_shots.js", arguments).trim().parse::<u64>().unwrap();
+        let scrape = sidecar.settled(lines);
+        let labels = "activity_type=\"message\",fleet=\"eu\",user_bucket=\"bucket_1\"";
+        scrape.assert(&format!("bot_messages_total{{{labels}}}"), 5.0 * times);
+        scrape.assert("bot_queue_size{fleet=\"eu\",queue=\"outbox\"}", 9.0);
+        scrape.assert("bot_update_duration_seconds_count{fleet=\"eu\",type=\"message\"}", times);
+        scrape.assert_near("bot_update_duration_seconds_sum{fleet=\"eu\",type=\"message\"}", 0.12 * times);
+        scrape.assert("bot_reply_bytes_sum{fleet=\"eu\"}", 2048.0 * times);
+        scrape.assert("bot_batch_length_sum{fleet=\"eu\"}", 3.5 * times);
+        assert_eq!((scrape.lines(), scrape.dropped()), (lines as f64, 0.0), "{}", scrape.text);
+    }
     sidecar.stop();
 }

@@ -1,6 +1,7 @@
 // Sends a fixed set of metrics by the npm package `hot-shots`; prints how many lines that were.
 //
-// Usage: send_hot_shots.js HOST PORT
+// Usage: send_hot_shots.js HOST PORT [tcp]
+//        send_hot_shots.js PATH    (a unix stream)
 //
 //     bot.messages         counter, 2 + 3, tags user_id:42 and activity_type:message
 //     bot.queue.size       gauge, 12.5, then 9, tag queue:outbox
@@ -14,16 +15,19 @@
 
 const { StatsD } = require("hot-shots");
 
-const [host, port] = process.argv.slice(2);
+const net = require("node:net");
+const [host, port, protocol] = process.argv.slice(2);
 
 function fail(error) {
   console.error(error);
   process.exitCode = 1;
 }
 
+const where = port
+  ? { host, port: Number(port), protocol: protocol || "udp" }
+  : { protocol: "stream", stream: net.connect(host) };
 const client = new StatsD({
-  host,
-  port: Number(port),
+  ...where,
   prefix: "bot.",
   globalTags: { fleet: "eu" },
   includeDataDogTags: false,

@@ -1,6 +1,7 @@
 """Sends a fixed set of metrics by the PyPI package `statsd`; prints how many lines that were.
 
-Usage: send_statsd.py HOST PORT
+Usage: send_statsd.py HOST PORT [tcp]
+       send_statsd.py PATH    (a unix stream)
 
     py.requests     counter, 1 + 3 + 4 (the last in a pipeline, so several lines in a datagram)
     py.hits         counter, 2 times 1, with InfluxDB tags in its name: region=eu, user_id=42
@@ -15,8 +16,13 @@ import sys
 import statsd
 
 
-def main(host, port):
-    client = statsd.StatsClient(host, int(port), prefix="py", maxudpsize=512)
+def main(host, port=None, protocol="udp"):
+    if port is None:
+        client = statsd.UnixSocketStatsClient(host, prefix="py")
+    elif protocol == "tcp":
+        client = statsd.TCPStatsClient(host, int(port), prefix="py")
+    else:
+        client = statsd.StatsClient(host, int(port), prefix="py", maxudpsize=512)
     lines = 0
     client.incr("requests")
     client.incr("requests", 3)
