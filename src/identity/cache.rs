@@ -18,6 +18,8 @@ const DOOR_PLACES: usize = 8192;
 /// What the table spends on an entry at most: a `u32` and a control byte for each place, of which 7 in 16 are taken when
 /// it has just doubled; the table before, half as large, is still there then.
 const TABLE_BYTES: usize = (size_of::<u32>() + 1) * 24 / 7 + 1;
+/// What a cache takes beside its limit.
+pub const BESIDE_BYTES: usize = DOOR_PLACES * size_of::<u32>();
 /// The end of the list of free places.
 const NO_PLACE: u32 = u32::MAX;
 
@@ -56,7 +58,7 @@ impl<T: Stored> Cache<T> {
     pub fn new(limit: usize) -> Self {
         Self {
             table: HashTable::new(),
-            entries: Vec::with_capacity(limit / Self::cost(1, 0)),
+            entries: Vec::with_capacity(limit / (Self::PLACE_BYTES + heap_bytes(1))),
             free: NO_PLACE,
             hand: 0,
             bytes: 0,
@@ -66,10 +68,9 @@ impl<T: Stored> Cache<T> {
         }
     }
 
-    /// What an entry takes, with a key of `key` bytes and a value that keeps `kept` on the heap.
-    const fn cost(key: usize, kept: usize) -> usize {
-        size_of::<Entry<T>>() + heap_bytes(key) + TABLE_BYTES + kept
-    }
+    /// What a place takes once it was used, with what the table spends on it. It is charged for good: its memory was
+    /// touched, and long keys that come after short ones must not have the same again.
+    const PLACE_BYTES: usize = size_of::<Entry<T>>() + TABLE_BYTES;
 
     /// What is stored for `key`.
     #[inline]
@@ -92,11 +93,12 @@ impl<T: Stored> Cache<T> {
 
     /// Stores `value` for `key`, in place of what is stored for it; the least recently used give way.
     pub fn insert(&mut self, hash: u64, key: &[u8], value: T) {
-        let cost = Self::cost(key.len(), value.heap_bytes());
-        if cost > self.limit {
+        let cost = heap_bytes(key.len()) + value.heap_bytes();
+        if self.entries.len().max(1) * Self::PLACE_BYTES + cost > self.limit {
             return;
         }
-        while self.bytes + cost > self.limit {
+        // Ends at the latest when all are out: what is charged then is places, and they leave room as seen above.
+        while self.bytes + cost + self.new_place_bytes() > self.limit {
             self.evict();
         }
         let entries = &self.entries;
@@ -117,7 +119,7 @@ impl<T: Stored> Cache<T> {
             }
         };
         let entry = Entry { hash, key: key.into(), value: Some(value), used: false };
-        self.bytes += cost;
+        self.bytes += cost + if self.free == NO_PLACE { Self::PLACE_BYTES } else { 0 };
         match self.entries.get_mut(self.free as usize) {
             Some(free) => {
                 slot.insert(self.free);
@@ -129,6 +131,11 @@ impl<T: Stored> Cache<T> {
                 self.entries.push(entry);
             }
         }
+    }
+
+    /// What a further entry takes for its place.
+    fn new_place_bytes(&self) -> usize {
+        if self.free == NO_PLACE { Self::PLACE_BYTES } else { 0 }
     }
 
     /// Takes out the first entry that was not used since the hand last came by. Needs at least one entry.
@@ -188,10 +195,10 @@ impl<T: Stored> Cache<T> {
     }
 }
 
-/// Empties the entry at `place`, which the table names no more, and says what it took.
+/// Empties the entry at `place`, which the table names no more, and says what its key and value took.
 fn forget<T: Stored>(entries: &mut [Entry<T>], free: &mut u32, place: u32) -> usize {
     let entry = &mut entries[place as usize];
-    let taken = Cache::<T>::cost(entry.key.len(), entry.value.take().map_or(0, |value| value.heap_bytes()));
+    let taken = heap_bytes(entry.key.len()) + entry.value.take().map_or(0, |value| value.heap_bytes());
     entry.key = Box::default();
     entry.hash = (*free).into();
     *free = place;
@@ -207,6 +214,11 @@ mod tests {
         fn heap_bytes(&self) -> usize {
             if *self % 2 == 1 { 32 } else { 0 }
         }
+    }
+
+    /// What an entry takes with its place, a key of `key` bytes, and `kept` on the heap.
+    fn cost(key: usize, kept: usize) -> usize {
+        Cache::<u64>::PLACE_BYTES + heap_bytes(key) + kept
     }
 
     fn hash(n: u64) -> u64 {
@@ -243,7 +255,7 @@ mod tests {
 
     #[test]
     fn one_off_values_do_not_push_hot_identities_out() {
-        let mut cache = Cache::new(100 * Cache::<u64>::cost(8, 32));
+        let mut cache = Cache::new(100 * cost(8, 32));
         for _ in 0..3 {
             (0..50).for_each(|n| {
                 see(&mut cache, n);
@@ -261,7 +273,7 @@ mod tests {
     fn the_limit_in_bytes_holds_and_the_unused_give_way_first() {
         // Only even numbers, which keep nothing beside themselves.
         let see = |cache: &mut Cache<u64>, n: u64| see(cache, 2 * n);
-        let mut cache = Cache::new(10 * Cache::<u64>::cost(8, 0));
+        let mut cache = Cache::new(10 * cost(8, 0));
         for n in 0..10 {
             see(&mut cache, n);
             see(&mut cache, n);
@@ -290,7 +302,7 @@ mod tests {
         (0..100).for_each(|n| cache.insert(hash(n), &n.to_le_bytes(), n));
         let bytes = cache.bytes;
         cache.retain(|n| n % 2 == 0);
-        assert_eq!((cache.len(), cache.bytes, cache.evictions()), (50, (bytes - 50 * 32) / 2, 0));
+        assert_eq!((cache.len(), cache.bytes, cache.evictions()), (50, bytes - 50 * (32 + 32), 0));
         for n in 0..100 {
             let found = cache.get(hash(n), &n.to_le_bytes()).copied();
             assert_eq!(found, (n % 2 == 0).then_some(n));
@@ -309,7 +321,7 @@ mod tests {
         let (without, with) = (counted(2), counted(1));
         assert_eq!((with - without, counted(4)), (32, without));
         cache.retain(|_| false);
-        assert_eq!(cache.bytes, 0);
+        assert_eq!(cache.bytes, Cache::<u64>::PLACE_BYTES, "the place stays");
     }
 
     #[test]
@@ -322,6 +334,25 @@ mod tests {
             assert!(cache.table.allocation_size() <= TABLE_BYTES * 2 / 3 * cache.len().max(28));
         }
         assert_eq!((cache.entries.capacity(), cache.len() > room * 9 / 10), (room, true));
+    }
+
+    /// Found by a test of resident memory: places for short keys stayed beside as many bytes of long ones.
+    #[test]
+    fn long_keys_have_what_places_for_short_ones_left() {
+        let mut cache = Cache::new(100_000);
+        (0..5000_u64).for_each(|n| cache.insert(hash(n), &n.to_le_bytes(), 2));
+        let places = cache.entries.len() * Cache::<u64>::PLACE_BYTES;
+        assert!(places > 60_000, "{places}");
+        (0..500_u64).for_each(|n| cache.insert(hash(n), &[n as u8; 1000], 2));
+        let keys: usize = cache.entries.iter().map(|entry| heap_bytes(entry.key.len())).sum();
+        assert!(
+            places + keys <= 100_000 && places + keys > 98_000 && cache.bytes == places + keys,
+            "{places} and {keys}"
+        );
+        // What would not fit beside the places pushes nothing out.
+        let (entries, evictions) = (cache.len(), cache.evictions());
+        cache.insert(1, &[0; 60_000], 2);
+        assert_eq!((cache.len(), cache.evictions()), (entries, evictions));
     }
 
     #[test]
