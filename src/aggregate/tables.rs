@@ -15,13 +15,13 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::bounds::Bounds;
-use super::cells::{Cell, CellSpace};
+use super::cells::{self, Cell, CellSpace};
 use super::values::LabelValues;
 use super::{Place, Placed, Retry, Sight, Wanted};
 use crate::admit::{Gate, Limit, Usage};
 use crate::clock::Tick;
 use crate::map::Kind;
-use crate::map::labels::{LabelSet, escape};
+use crate::map::labels::{LabelSet, escape, rendered};
 use crate::model::{DropReason, RESERVED_PREFIXES, heap_bytes};
 
 /// Whole names that user series must not take, beside those that begin with one of [`RESERVED_PREFIXES`].
@@ -622,6 +622,21 @@ fn new_family_bytes(name: usize, help: usize, labels: usize) -> usize {
     let lists = list_bytes::<Series>(0);
     let tables = table_room(&nothing, 1) + LabelValues::default().room(labels);
     heap_bytes(name) + heap_bytes(help) + lists + tables
+}
+
+/// Most bytes that `max_families` families hold outside of `max_bytes`, each with its overflow series: of names of
+/// `name` bytes, the `labels` of an overflow series as text, and `cells` cells in `shards` shards.
+pub(super) fn most_outside(max_families: usize, name: usize, labels: &str, cells: usize, shards: usize) -> u64 {
+    // Its place in the list of families, which grows by a fourth and stands beside the old one then, and in the list of
+    // free ones, which doubles; and in the tables of names and of lines wanted, which are 7/16 full when they have just
+    // doubled, beside the old ones.
+    let place = 9 * size_of::<Option<Family>>() / 4 + 3 * size_of::<u32>() + (5 + 17) * 24 / 7 + 1;
+    let own = new_family_bytes(name, HELP_BYTES, rendered(labels).count()) + heap_bytes(labels.len());
+    (max_families as u64)
+        .saturating_mul((place + own) as u64)
+        .saturating_add(cells::most_bytes(max_families as u64, cells, shards as u64))
+        // The last chunk of gauges, whatever is used of it.
+        .saturating_add(cells::most_bytes(0, 1, 1))
 }
 
 /// The places of a family that has no series yet.

@@ -27,6 +27,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 
+pub use self::body::connection_bytes;
 use self::body::{Reply, Ticket};
 pub use self::top::InsightSource;
 use super::lifecycle::{Lifecycle, Phase};

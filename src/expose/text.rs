@@ -210,6 +210,11 @@ fn write_sample(name: &str, suffix: &str, labels: &str, le: Option<&str>, value:
     out.push(b'\n');
 }
 
+/// The longest sample line, of a name and rendered labels of these lengths: with a suffix, a bound and a number.
+pub fn most_line_bytes(name: usize, labels: usize) -> usize {
+    name + labels + 96
+}
+
 /// Appends a number: whole ones up to 2^53 as integers, others by their shortest digits.
 #[inline]
 pub fn write_number(value: f64, out: &mut Vec<u8>) {
