@@ -48,6 +48,13 @@ pub fn admits(kind: Kind, value: f64, weight: f64) -> Result<(), DropReason> {
     }
 }
 
+/// Most bytes that `families` families hold which were made past `max_bytes`: names of up to `name` bytes, and an overflow
+/// series of each, with `overflow_labels` as text and cells for a histogram of `bounds` bounds in the shards of `workers`.
+pub fn most_bytes_outside(families: usize, name: usize, overflow_labels: &str, bounds: usize, workers: usize) -> u64 {
+    // The tick of its last use, a bucket for each bound and one above, and the sum.
+    tables::most_outside(families, name, overflow_labels, bounds + 3, workers)
+}
+
 /// Name of the label that marks a family's overflow series.
 pub const OVERFLOW_LABEL: &str = "overflow";
 

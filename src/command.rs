@@ -6,6 +6,7 @@
 pub mod check;
 pub mod explain;
 pub mod healthcheck;
+pub mod memory;
 pub mod run;
 
 /// Done as asked.

@@ -20,7 +20,7 @@ use std::time::Instant;
 use crate::config::Format;
 use crate::telemetry::Telemetry;
 
-/// About how long a piece is, bytes; one more series, a histogram of a thousand lines at most, may run over it.
+/// About how long a piece is, bytes; one more line may run over it, or the own metrics, which are one piece.
 pub const PIECE_BYTES: usize = 64 * 1024;
 
 /// Series that a scrape can walk.

@@ -23,11 +23,11 @@ use crate::aggregate::{OVERFLOW_LABEL, Place, Placed, Recorder, Retry, Sight, St
 use crate::clock::{self, Tick};
 use crate::config::{Config, GaugeSign, Parse, Sampling, SamplingMode};
 use crate::identity::TagRules;
-use crate::identity::cache::Cache;
+use crate::identity::cache::{Cache, Stored};
 use crate::insight::{Insight, Watcher};
 use crate::map::labels::LabelSet;
 use crate::map::{Kind, Mapper, Resolved, TagDrops};
-use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
+use crate::model::{DropReason, Refusal, SampleType, TagDropReason, heap_bytes};
 use crate::parse::number::Number;
 use crate::parse::{Line, Sample, Values, glance, message, scan, unknown_letters};
 use crate::relay::{Packer, Relay};
@@ -498,6 +498,12 @@ impl Stages {
     fn oddities(&mut self, sample: &Sample<'_>) {
         self.tally.add(Count::InvalidRates, u64::from(sample.invalid_rate));
         unknown_letters(sample.unknown_fields).for_each(|letter| self.tally.unknown_field(letter));
+    }
+}
+
+impl Stored for Answer {
+    fn heap_bytes(&self) -> usize {
+        self.tag_drops.as_ref().map_or(0, |drops| heap_bytes(size_of_val(&**drops)))
     }
 }
 

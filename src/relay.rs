@@ -18,7 +18,7 @@ use crate::listen::resolve;
 use crate::telemetry::{RelayBooks, RelayOutcome};
 
 /// Datagrams that wait to be sent at most, of all workers together: 1.4 MB of the usual size.
-const QUEUE: usize = 1024;
+pub const QUEUE: usize = 1024;
 
 /// What goes through the queue: a datagram, and how many lines are in it.
 type Packet = (Box<[u8]>, u64);

@@ -79,6 +79,14 @@ impl<C: Clock> Quotas<C> {
     }
 }
 
+/// The most bytes of quotas by family: a state of 8 bytes under a number in a table that has just doubled, beside the old
+/// one, and for each worker a lease in a list that has.
+pub fn most_bytes(families: usize, workers: usize) -> u64 {
+    let state = (size_of::<(u32, u64)>() + 1) * 24 / 7 + 1;
+    let lease = 3 * size_of::<Lease<<QuantaClock as Clock>::Instant>>();
+    (families as u64).saturating_mul((state + workers * lease) as u64)
+}
+
 /// What one worker has leased.
 #[derive(Debug)]
 pub struct Leases<C: Clock = QuantaClock> {

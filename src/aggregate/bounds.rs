@@ -1,7 +1,7 @@
 //! The bounds of a classic histogram, and their text.
 
 /// Upper bounds, ascending and finite, with `+Inf` behind the last.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Bounds {
     upper: Box<[f64]>,
     /// The values of `le`, one for each bound and `+Inf`.

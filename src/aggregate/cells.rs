@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Tick;
+use crate::model::heap_bytes;
 
 /// Cells in a chunk: 32 KiB, so that an empty shard costs nothing and a full one little overhead.
 pub const CHUNK: usize = 4096;
@@ -37,36 +38,159 @@ impl Cell {
     }
 }
 
+/// Words of a chunk's map of free cells.
+const WORDS: usize = CHUNK / 64;
+
+/// What a chunk costs beside its cells, once: its map, with the allocator's share.
+const MAP_BYTES: u64 = (size_of::<FreeMap>() + heap_bytes(size_of::<[u64; WORDS]>())) as u64;
+
+/// The same in each shard: its two counts, the allocator's share, and a pointer in the list of the shard and of its
+/// writer, both with room to grow.
+const SHARED_CHUNK_BYTES: u64 = 64;
+
 /// Hands out cells and takes them back; one for all sharded numbers, one for all shared ones.
+///
+/// What was given back is used again for runs of any length: the smallest run of free cells that fits, neighbours
+/// counted as one. What no run fits into stays, and counts as taken: memory is what was ever handed out.
 #[derive(Debug, Default)]
 pub struct CellSpace {
     next: u32,
-    /// Runs that were given back, by their length. There are as many lengths as kinds of histograms.
-    free: Vec<(usize, Vec<Cell>)>,
+    /// Free cells before `next`.
+    free: usize,
+    chunks: Vec<FreeMap>,
 }
 
 impl CellSpace {
-    /// The first of `n` new cells in a row, within one chunk. `None` once four billion are out.
+    /// The first of `n` cells in a row, within one chunk. `None` once four billion are out.
     ///
     /// # Panics
     /// If `n` is larger than a chunk; the longest run is a histogram's, bounded when its bounds are checked.
     pub fn take(&mut self, n: usize) -> Option<Cell> {
         assert!(n <= CHUNK, "a run of cells fits into a chunk");
-        if let Some(cell) = self.free.iter_mut().find(|(length, _)| *length == n).and_then(|(_, runs)| runs.pop()) {
-            return Some(cell);
+        if let Some(number) = self.chunk_for(n) {
+            let place = self.chunks[number].take(n);
+            self.free -= n;
+            return Some(Cell((number * CHUNK + place) as u32));
         }
         let left = CHUNK - self.next as usize % CHUNK;
-        let start = if left >= n { self.next } else { self.next.checked_add(left as u32)? };
-        self.next = start.checked_add(n as u32)?;
+        let skipped = if left >= n { 0 } else { left };
+        let start = self.next.checked_add(skipped as u32)?;
+        let next = start.checked_add(n as u32)?;
+        if skipped > 0 {
+            self.give_back(Cell(self.next), skipped);
+        }
+        self.next = next;
+        if self.chunks.len() * CHUNK < next as usize {
+            self.chunks.push(FreeMap::default());
+        }
         Some(Cell(start))
     }
 
     /// Takes back a run of `n` cells that [`CellSpace::take`] gave. They must be zero again, in every shard.
     pub fn give_back(&mut self, cell: Cell, n: usize) {
-        match self.free.iter_mut().find(|(length, _)| *length == n) {
-            Some((_, runs)) => runs.push(cell),
-            None => self.free.push((n, vec![cell])),
+        self.chunks[cell.chunk()].give_back(cell.place(), n);
+        self.free += n;
+    }
+
+    /// What is held in `shards` shards, in bytes: every cell that was ever handed out, and what is known of them.
+    pub fn bytes(&self, shards: u64) -> u64 {
+        bytes_of(self.next as usize, self.chunks.len(), shards)
+    }
+
+    /// How many bytes more [`CellSpace::take`] would make that; 0 if what was given back will do.
+    pub fn growth(&self, n: usize, shards: u64) -> u64 {
+        if self.chunk_for(n).is_some() {
+            return 0;
         }
+        let left = CHUNK - self.next as usize % CHUNK;
+        let next = self.next as usize + n + if left >= n { 0 } else { left };
+        bytes_of(next, next.div_ceil(CHUNK).max(self.chunks.len()), shards) - self.bytes(shards)
+    }
+
+    /// The chunk whose longest free run is the shortest that `n` cells fit into.
+    fn chunk_for(&self, n: usize) -> Option<usize> {
+        if self.free < n {
+            return None;
+        }
+        let fitting = self.chunks.iter().enumerate().filter(|(_, map)| usize::from(map.longest) >= n);
+        fitting.min_by_key(|(_, map)| map.longest).map(|(number, _)| number)
+    }
+}
+
+fn bytes_of(cells: usize, chunks: usize, shards: u64) -> u64 {
+    cells as u64 * 8 * shards + chunks as u64 * (MAP_BYTES + SHARED_CHUNK_BYTES * shards)
+}
+
+/// The most that a space can hold, in bytes, once `n` of its runs were taken, the longest of them of `longest` cells.
+///
+/// A run that does not fit behind the last leaves the rest of a chunk, and others may be too short to fill it: less
+/// than a run in each chunk. The last chunk is there as a whole, whatever is used of it.
+pub fn most_bytes(n: u64, longest: usize, shards: u64) -> u64 {
+    let cells = (n as usize).saturating_mul(longest);
+    let chunks = cells.div_ceil((CHUNK + 1).saturating_sub(longest).max(longest)) + 1;
+    bytes_of(chunks.saturating_mul(CHUNK), chunks, shards)
+}
+
+/// Which cells of a chunk are free: a bit for each.
+#[derive(Debug)]
+struct FreeMap {
+    words: Box<[u64; WORDS]>,
+    /// The length of the longest run of free cells.
+    longest: u16,
+}
+
+impl Default for FreeMap {
+    fn default() -> Self {
+        Self { words: Box::new([0; WORDS]), longest: 0 }
+    }
+}
+
+impl FreeMap {
+    /// Takes `n` cells out of the shortest run that has as many; there is one.
+    fn take(&mut self, n: usize) -> usize {
+        let fitting = self.runs().filter(|(_, length)| *length >= n).min_by_key(|(_, length)| *length);
+        let (start, _) = fitting.expect("the longest run has room for what was asked");
+        self.flip(start, n);
+        self.longest = self.runs().map(|(_, length)| length as u16).max().unwrap_or(0);
+        start
+    }
+
+    fn give_back(&mut self, start: usize, n: usize) {
+        self.flip(start, n);
+        let end = self.find(start, false);
+        let start = (0..start).rev().take_while(|place| self.is_free(*place)).last().unwrap_or(start);
+        self.longest = self.longest.max((end - start) as u16);
+    }
+
+    /// Start and length of each run of free cells.
+    fn runs(&self) -> impl Iterator<Item = (usize, usize)> {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let start = self.find(from, true);
+            from = self.find(start, false);
+            (start < CHUNK).then_some((start, from - start))
+        })
+    }
+
+    /// The first cell from `from` on that is free, or is not; [`CHUNK`] if there is none.
+    fn find(&self, from: usize, free: bool) -> usize {
+        let mut mask = u64::MAX << (from % 64);
+        for number in from / 64..WORDS {
+            let word = if free { self.words[number] } else { !self.words[number] } & mask;
+            if word != 0 {
+                return number * 64 + word.trailing_zeros() as usize;
+            }
+            mask = u64::MAX;
+        }
+        CHUNK
+    }
+
+    fn is_free(&self, place: usize) -> bool {
+        self.words[place / 64] & 1 << (place % 64) != 0
+    }
+
+    fn flip(&mut self, start: usize, n: usize) {
+        (start..start + n).for_each(|place| self.words[place / 64] ^= 1 << (place % 64));
     }
 }
 
@@ -211,14 +335,77 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_of_cells_do_not_cross_chunks_or_overlap() {
+    fn what_was_given_back_is_used_for_runs_of_other_lengths() {
         let mut space = CellSpace::default();
-        let mut last = 0;
-        for n in [1, 14, 1000, 4096, 1, 4095, 2].into_iter().cycle().take(100) {
+        let counters: Vec<Cell> = (0..CHUNK).map(|_| space.take(2).expect("room")).collect();
+        let bytes = space.bytes(2);
+        assert_eq!((bytes, space.growth(2, 2) > 0), (bytes_of(2 * CHUNK, 2, 2), true));
+        // Neighbours in any order become one run: seven counters make room for a histogram.
+        for cell in counters.iter().skip(7).take(7).rev().chain(&counters[20..27]) {
+            space.give_back(*cell, 2);
+        }
+        assert_eq!([1, 14, 15].map(|n| space.growth(n, 2) > 0), [false, false, true]);
+        let histograms: Vec<Cell> = (0..2).map(|_| space.take(14).expect("room")).collect();
+        assert_eq!(histograms, [counters[7], counters[20]]);
+        // The shortest that fits, so that the longer one stays whole.
+        space.give_back(histograms[0], 14);
+        space.give_back(counters[30], 2);
+        assert_eq!(space.take(2), Some(counters[30]));
+        assert_eq!(space.take(14), Some(histograms[0]));
+        assert_eq!((space.bytes(2), space.free), (bytes, 0));
+    }
+
+    #[test]
+    fn the_end_of_a_chunk_that_a_run_did_not_fit_into_is_used_by_shorter_ones() {
+        let mut space = CellSpace::default();
+        let first: Vec<Cell> = (0..4).map(|_| space.take(1002).expect("room")).collect();
+        let bytes = space.bytes(1);
+        assert_eq!(space.growth(1002, 1), bytes_of(CHUNK + 1002, 2, 1) - bytes);
+        space.take(1002);
+        assert_eq!(space.bytes(1), bytes_of(CHUNK + 1002, 2, 1));
+        assert_eq!(space.take(88), Some(first[3].plus(1002)));
+        assert_eq!(space.free, 0);
+    }
+
+    /// Against a plain list of what is out: no two runs overlap, growth is what was foretold, and the bound holds.
+    #[test]
+    fn runs_of_all_lengths_come_and_go_and_growth_is_foretold() {
+        let mut space = CellSpace::default();
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut out: Vec<(Cell, usize)> = Vec::new();
+        let mut most = 0;
+        for _ in 0..20_000 {
+            if out.len() > 200 || (random.bool() && !out.is_empty()) {
+                let (cell, n) = out.swap_remove(random.usize(..out.len()));
+                space.give_back(cell, n);
+                continue;
+            }
+            let n = [2, 14, 14, 40, random.usize(1..1003)][random.usize(..5)];
+            let expected = space.bytes(3) + space.growth(n, 3);
             let cell = space.take(n).expect("room");
-            assert!(cell.0 >= last, "{cell:?} overlaps what ended at {last}");
-            assert_eq!(cell.chunk(), cell.plus(n - 1).chunk(), "{n} cells from {cell:?}");
-            last = cell.0 + n as u32;
+            assert_eq!(space.bytes(3), expected);
+            assert_eq!(cell.chunk(), cell.plus(n - 1).chunk());
+            let (start, end) = (cell.0, cell.0 + n as u32);
+            assert!(out.iter().all(|(other, n)| other.0 + *n as u32 <= start || end <= other.0), "{cell:?} overlaps");
+            out.push((cell, n));
+            most = most.max(out.iter().map(|(_, n)| n).sum());
+            let longest = space.chunks.iter().map(|map| map.runs().map(|run| run.1).max().unwrap_or(0));
+            assert!(longest.eq(space.chunks.iter().map(|map| usize::from(map.longest))));
+        }
+        assert!(space.next as usize <= 3 * most, "{} cells were handed out where {most} were in use", space.next);
+        let free: usize = space.chunks.iter().flat_map(FreeMap::runs).map(|run| run.1).sum();
+        assert_eq!(free, space.free);
+    }
+
+    #[test]
+    fn the_most_that_runs_take_is_no_less_than_what_they_took() {
+        for longest in [2, 14, 340, 1002, 2000, 4096] {
+            for n in [1, 5, 100, 5000] {
+                let mut space = CellSpace::default();
+                (0..n).for_each(|_| _ = space.take(longest));
+                let found = bytes_of(space.chunks.len() * CHUNK, space.chunks.len(), 2);
+                assert!(found <= most_bytes(n, longest, 2), "{n} of {longest}: {found}");
+            }
         }
     }
 

@@ -1,18 +1,26 @@
 //! Figures of every family and label, for a person who asks what is large, full or out of range.
 //!
 //! In: nothing. Out: one [`FamilyFigures`] for each family, one [`LabelFigures`] for each label name followed.
-//! Always: costs nothing until it is asked for; a lock is held for a few thousand series at a time, so families may come
-//! and go meanwhile.
+//! Always: costs nothing until it is asked for, and then [`most_bytes`] at most; a lock is held for a few thousand series
+//! at a time, so families may come and go meanwhile.
 
 use std::hash::BuildHasher;
+use std::rc::Rc;
+use std::sync::Arc;
 
-use super::Store;
+use super::bounds::Bounds;
+use super::{Store, names};
 use crate::admit::Limit;
 use crate::clock::Tick;
 use crate::map::Kind;
+use crate::model::heap_bytes;
 
 /// Histograms looked at under one lock: at some 50 ns each, a fifth of a millisecond.
 const CHUNK: usize = 4096;
+/// Labels told of a family: those with the most values.
+const MOST_LABELS: usize = 8;
+/// What the figures of a family take beside names and bounds.
+const FIGURES_BYTES: usize = 2 * size_of::<FamilyFigures>() + MOST_LABELS * 64;
 
 /// What a family holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,8 +41,8 @@ pub struct FamilyFigures {
     pub limits: Vec<LimitHits>,
     /// What was observed, of a histogram.
     pub observed: Option<Observed>,
-    /// Its labels as far as they are followed, with how many values they have in it.
-    pub labels: Vec<(String, u64)>,
+    /// Its labels as far as they are followed, with how many values they have in it: the eight with the most.
+    pub labels: Vec<(Rc<str>, u64)>,
 }
 
 /// When something ran into a limit.
@@ -71,14 +79,14 @@ pub struct Observed {
     /// Those beyond the last bound.
     pub beyond: f64,
     /// The bounds.
-    pub bounds: Vec<f64>,
+    pub bounds: Arc<Bounds>,
 }
 
 /// What is known of a label name, over all families.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelFigures {
     /// The name.
-    pub name: String,
+    pub name: Rc<str>,
     /// Estimate of how many different values were sent, kept or not, since the name was first seen.
     pub seen: f64,
     /// The most values that it has in one family.
@@ -87,71 +95,80 @@ pub struct LabelFigures {
     pub families: u64,
 }
 
+/// Everything at one moment, or nearly one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Census {
+    /// Those with the most sample lines first.
+    pub families: Vec<FamilyFigures>,
+    /// Those with the most values first.
+    pub labels: Vec<LabelFigures>,
+    /// When names found no place for a family of theirs; `None` if each found one.
+    pub turned_away: Option<TurnedAway>,
+}
+
+/// What a census of so many families takes at most if names are up to `name` bytes long; what label names take is in it.
+pub const fn most_bytes(families: usize, name: usize) -> usize {
+    families * (FIGURES_BYTES + heap_bytes(name)) + 2 * names::most_bytes(name)
+}
+
 impl Store {
-    /// Figures of all families, in no order. Reads every histogram.
-    pub fn census(&self) -> Vec<FamilyFigures> {
-        let names = self.label_names();
-        let mut all = Vec::new();
+    /// Counts everything. Reads every histogram.
+    pub fn census(&self) -> Census {
+        let mut labels: Vec<LabelFigures> = self
+            .lock()
+            .names
+            .iter()
+            .map(|(name, seen)| LabelFigures { name: name.into(), seen, most: 0, families: 0 })
+            .collect();
+        let mut families = Vec::new();
         let mut number = 0;
-        loop {
-            let (mut figures, serial) = {
-                let reader = self.read();
-                let Some(slot) = reader.families().get(number) else { return all };
-                let Some(family) = slot else {
-                    number += 1;
-                    continue;
-                };
-                let hasher = &reader.tables.hasher;
-                let kept = |name: &String| family.label_values(hasher.hash_one(name.as_bytes()));
-                let figures = FamilyFigures {
-                    name: family.name().to_owned(),
-                    kind: family.kind(),
-                    timed: family.is_timed(),
-                    series: family.len(),
-                    lines: family.lines(),
-                    overflows: family.has_overflow(),
-                    limits: family.limit_hits().collect(),
-                    observed: None,
-                    labels: names
-                        .iter()
-                        .map(|(name, _)| (name.clone(), kept(name)))
-                        .filter(|(_, kept)| *kept > 0)
-                        .collect(),
-                };
-                (figures, family.serial())
-            };
-            if figures.kind == Kind::Histogram {
-                figures.observed = self.observed(number, serial);
-            }
-            all.push(figures);
+        while let Some(found) = self.family_figures(number, &mut labels) {
+            families.extend(found.map(|(mut figures, serial)| {
+                if figures.kind == Kind::Histogram {
+                    figures.observed = self.observed(number, serial);
+                }
+                figures
+            }));
             number += 1;
         }
+        families.sort_by(|a, b| b.lines.cmp(&a.lines).then_with(|| a.name.cmp(&b.name)));
+        labels.sort_by(|a, b| b.seen.total_cmp(&a.seen).then_with(|| a.name.cmp(&b.name)));
+        let turned_away = self.lock().turned_away.clone();
+        Census { families, labels, turned_away }
     }
 
-    /// What is known of each label name, those with the most values first; `families` is a census taken just before.
-    pub fn labels(&self, families: &[FamilyFigures]) -> Vec<LabelFigures> {
-        let mut all: Vec<LabelFigures> = self
-            .label_names()
-            .into_iter()
-            .map(|(name, seen)| {
-                let counts = families
-                    .iter()
-                    .filter_map(|family| family.labels.iter().find(|(label, _)| *label == name))
-                    .map(|(_, kept)| *kept);
-                LabelFigures { seen, most: counts.clone().max().unwrap_or(0), families: counts.count() as u64, name }
-            })
-            .collect();
-        all.sort_by(|a, b| b.seen.total_cmp(&a.seen).then_with(|| a.name.cmp(&b.name)));
-        all
-    }
-
-    /// When names found no place for a family of theirs; `None` if each found one.
-    pub fn turned_away(&self) -> Option<TurnedAway> {
-        self.lock().turned_away.clone()
-    }
-
-    fn label_names(&self) -> Vec<(String, f64)> {
-        self.lock().names.iter().map(|(name, seen)| (name.to_owned(), seen)).collect()
+    /// The figures and serial number of the family in a place, but for what was observed; counts its values into
+    /// `labels`. `None` past the last place, `Some(None)` for one that is empty.
+    fn family_figures(&self, number: usize, labels: &mut [LabelFigures]) -> Option<Option<(FamilyFigures, u64)>> {
+        let reader = self.read();
+        let Some(family) = reader.families().get(number)? else { return Some(None) };
+        let mut kept = Vec::new();
+        for label in labels {
+            let values = family.label_values(reader.tables.hasher.hash_one(label.name.as_bytes()));
+            if values > 0 {
+                label.most = label.most.max(values);
+                label.families += 1;
+                kept.push((label.name.clone(), values));
+                // No longer than it has to be, however many labels there are.
+                if kept.len() > MOST_LABELS {
+                    kept.sort_by_key(|(_, values)| std::cmp::Reverse(*values));
+                    kept.truncate(MOST_LABELS);
+                }
+            }
+        }
+        kept.sort_by_key(|(_, values)| std::cmp::Reverse(*values));
+        let figures = FamilyFigures {
+            name: family.name().to_owned(),
+            kind: family.kind(),
+            timed: family.is_timed(),
+            series: family.len(),
+            lines: family.lines(),
+            overflows: family.has_overflow(),
+            limits: family.limit_hits().collect(),
+            observed: None,
+            labels: kept,
+        };
+        Some(Some((figures, family.serial())))
     }
 
     /// What the series of a family observed; `None` if it is gone.
@@ -170,7 +187,7 @@ impl Store {
                 observed.beyond += counts.last().copied().unwrap_or(0.0);
             }
             if series.len() <= CHUNK {
-                observed.bounds = family.bounds().upper().to_vec();
+                observed.bounds = family.shared_bounds();
                 return Some(observed);
             }
             start += CHUNK;

@@ -14,6 +14,7 @@ use hashbrown::HashTable;
 use crate::clock::Tick;
 use crate::insight::distinct::{estimate, place};
 use crate::map::labels::LabelSet;
+use crate::model::heap_bytes;
 
 /// Label names followed.
 pub(super) const MOST: usize = 256;
@@ -21,6 +22,11 @@ pub(super) const MOST: usize = 256;
 pub(super) const REGISTERS: usize = 256;
 /// Seconds after which a name may be forgotten for another.
 const FORGOTTEN: Tick = 3600;
+
+/// What the names followed take at most, if each is `name` bytes long.
+pub(super) const fn most_bytes(name: usize) -> usize {
+    MOST * (2 * size_of::<LabelName>() + heap_bytes(name) + heap_bytes(REGISTERS) + 16)
+}
 
 /// The names followed.
 #[derive(Debug, Default)]

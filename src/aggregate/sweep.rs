@@ -97,7 +97,15 @@ impl Store {
 
     /// The series idle longest, as many as make room for what was asked for.
     fn candidates(&self, now: Tick, limits: &Limits) -> Vec<Candidate> {
-        let mut wanted = std::mem::take(&mut self.lock().wanted);
+        let mut wanted = {
+            let mut tables = self.lock();
+            let mut wanted = std::mem::take(&mut tables.wanted);
+            // What lacks bytes is given as many lines as hold them on average.
+            let used = tables.counts.used;
+            let lines = u128::from(wanted.bytes) * u128::from(used.lines) / u128::from(used.bytes.max(1));
+            wanted.of_all = wanted.of_all.max(lines as u64);
+            wanted
+        };
         let any = wanted.of_all > 0 || !wanted.of_family.is_empty();
         let Some(latest) = now.checked_sub(limits.evict_idle_after.as_secs()).filter(|_| any) else {
             return Vec::new();

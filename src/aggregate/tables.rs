@@ -3,9 +3,11 @@
 //! In: a name, kind and labels that no identity is remembered for. Out: the place of its series, after as many rungs of
 //! the cardinality ladder as the limits demand.
 //! Not here: what a limit says (`admit`), numbers (`cells`), who may still remember a series (`grace`).
-//! Always: what is counted in lines and bytes is what is there; a family exists while it has a series.
+//! Always: what is counted in lines is what is there, and what is counted in bytes is what is held, room to grow and
+//! places of series that went included; a family exists while it has a series.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -13,16 +15,16 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::bounds::Bounds;
-use super::cells::{Cell, CellSpace};
+use super::cells::{self, Cell, CellSpace};
 use super::census::{LimitHits, TurnedAway};
 use super::names::LabelNames;
-use super::values::{LABEL_BYTES, LabelValues};
+use super::values::LabelValues;
 use super::{Place, Placed, Retry, Sight, Wanted};
 use crate::admit::{Gate, Limit, Usage};
 use crate::clock::Tick;
 use crate::map::Kind;
 use crate::map::labels::{LabelSet, escape, rendered};
-use crate::model::{DropReason, EVENTS, RESERVED_PREFIXES, SERVICE_CHECKS, SampleType};
+use crate::model::{DropReason, EVENTS, RESERVED_PREFIXES, SERVICE_CHECKS, SampleType, heap_bytes};
 
 /// Whole names that user series must not take, beside those that begin with one of [`RESERVED_PREFIXES`].
 const RESERVED_NAMES: [&str; 5] = ["up", "ALERTS", "ALERTS_FOR_STATE", EVENTS, SERVICE_CHECKS];
@@ -30,10 +32,13 @@ const RESERVED_NAMES: [&str; 5] = ["up", "ALERTS", "ALERTS_FOR_STATE", EVENTS, S
 /// Names that a histogram exposes beside its own.
 const OBSERVER_SUFFIXES: [&str; 3] = ["_sum", "_count", "_bucket"];
 
-/// What a family costs beside its text: its struct, its tables, and room to grow.
-const FAMILY_BYTES: u64 = 512;
-/// What a series costs beside its text and cells: its entry, its place in the index with room to grow, its allocation.
-const SERIES_BYTES: u64 = 72;
+/// The place of the overflow series.
+const OVERFLOW_PLACE: u32 = 0;
+/// Places that a list has room for at first; one or table of no more entries is never made smaller.
+const FEW: usize = 4;
+/// Characters of a written name that a help text shows; with four bytes each and the words around them its length.
+const SHOWN: usize = 256;
+const HELP_BYTES: usize = 4 * SHOWN + 32;
 
 /// Families that ran into a limit are shown up to this number.
 const MOST_LIMITED: usize = 20;
@@ -49,6 +54,8 @@ pub(super) struct Tables {
     shared: CellSpace,
     /// Shards that a number may be kept in.
     shards: u64,
+    /// What all families hold.
+    held: u64,
     serial: u64,
     pub(super) counts: Counts,
     /// Lines that identities seen twice would have needed since the last sweep.
@@ -73,12 +80,14 @@ pub(super) struct WantedLines {
     pub(super) of_all: u64,
     /// Of one family, by its number.
     pub(super) of_family: HashMap<u32, u64>,
+    /// Bytes that the largest of those lacked who met `max_bytes`.
+    pub(super) bytes: u64,
 }
 
 /// What is there, and what was done so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
-    /// Series that count against the limits; bytes are those of all series and families.
+    /// Lines of series that count against the limits; bytes of all series and families.
     pub(super) used: Usage,
     pub(super) families: u64,
     pub(super) created: u64,
@@ -94,9 +103,14 @@ pub struct Family {
     help: Box<str>,
     kind: Kind,
     bounds: Arc<Bounds>,
+    /// The first place is kept for the overflow series: it lives long and is made late, and at the end of the list it
+    /// would keep all places before it.
     series: Vec<Option<Series>>,
-    free: Vec<u32>,
+    /// Other places without a series, the first to be taken next; some may be past the end.
+    free: BinaryHeap<Reverse<u32>>,
     index: HashTable<u32>,
+    /// What the label texts hold, bytes.
+    texts: usize,
     lines: u64,
     overflow: Option<u32>,
     values: LabelValues,
@@ -234,6 +248,10 @@ impl Tables {
                     Some(number) => *self.wanted.of_family.entry(number).or_default() += cost.lines,
                     None => self.wanted.of_all += cost.lines,
                 }
+                if limit == Limit::MaxBytes {
+                    let lacking = (used.bytes + cost.bytes).saturating_sub(limits.max_bytes);
+                    self.wanted.bytes = self.wanted.bytes.max(lacking);
+                }
             }
             again = if wanted.sight == Sight::First { again } else { Retry::AfterSweep };
         } else if wanted.sight == Sight::Again {
@@ -244,7 +262,7 @@ impl Tables {
             let place = self.overflow(number, wanted.overflow_labels).ok_or(DropReason::Cardinality)?;
             return Ok(Placed { place, overflow: true, family: number, again });
         }
-        let place = self.make_series(number, as_text(text), wanted.now).ok_or(DropReason::Cardinality)?;
+        let place = self.make_series(number, as_text(text), wanted.now, false).ok_or(DropReason::Cardinality)?;
         let neared = limits.neared(Usage { lines: 1, bytes: 0 }, self.used(Some(number)), self.counts.used);
         if may_merge && neared.is_some() {
             // Made at 0 before it is needed, so that `rate()` sees its first increment. Without a cell it waits.
@@ -268,13 +286,29 @@ impl Tables {
     }
 
     /// What a series with these rendered labels would cost, its family too if that is new.
+    ///
+    /// Bytes are what has to be there at the moment of making: a list or table that has to grow stands beside the old one
+    /// for as long, so both are counted. Afterwards what is held is counted anew.
     fn cost(&self, known: Option<u32>, wanted: &Wanted<'_>, labels: &LabelSet, text: &[u8]) -> Usage {
-        let (bounds, family) = match known {
-            Some(number) => (&self.family(number).bounds, 0),
-            None => (wanted.bounds, FAMILY_BYTES + (wanted.name.len() * 2 + wanted.written.len().min(256)) as u64),
+        let (bounds, room) = match known.map(|number| self.family(number)) {
+            Some(family) => (&family.bounds, family.room(labels.len())),
+            None => {
+                let help = wanted.written.len().min(4 * SHOWN) + HELP_BYTES - 4 * SHOWN;
+                (wanted.bounds, new_family_bytes(wanted.name.len(), help, labels.len()))
+            }
         };
-        let bytes = family + series_bytes(wanted.kind, bounds, labels.len(), text.len(), self.shards);
-        Usage { lines: wanted.kind.lines(bounds), bytes }
+        let (space, shards) = match wanted.kind {
+            Kind::Gauge => (&self.shared, 1),
+            _ => (&self.sharded, self.shards),
+        };
+        let cells = space.growth(wanted.kind.cells(bounds), shards);
+        Usage { lines: wanted.kind.lines(bounds), bytes: (room + heap_bytes(text.len())) as u64 + cells }
+    }
+
+    /// Counts bytes anew, after something changed in a family that held `before`.
+    fn settle(&mut self, before: usize, after: usize) {
+        self.held = self.held + after as u64 - before as u64;
+        self.counts.used.bytes = self.held + self.sharded.bytes(self.shards) + self.shared.bytes(1);
     }
 
     fn used(&self, known: Option<u32>) -> Usage {
@@ -301,38 +335,38 @@ impl Tables {
             return Some(placed.place);
         }
         let lines = self.counts.used.lines;
-        let place = self.make_series(number, labels, 0)?;
+        let place = self.make_series(number, labels, 0, true)?;
         let family = self.families[number as usize].as_mut()?;
         family.lines -= self.counts.used.lines - lines;
         self.counts.used.lines = lines;
-        let Self { families, hasher, .. } = self;
-        let family = families[number as usize].as_mut()?;
-        family.overflow = family.position(hasher, labels.as_bytes());
+        family.overflow = Some(OVERFLOW_PLACE);
         Some(place)
     }
 
     fn make_family(&mut self, wanted: &Wanted<'_>) -> u32 {
         self.serial += 1;
         // The written name is cut, since what a legal name was made from may be much longer than it.
-        let help = format!("Received as {:.256} ({}).", wanted.written, wanted.kind.word());
+        let help = format!("Received as {:.SHOWN$} ({}).", wanted.written, wanted.kind.word());
         let family = Family {
             serial: self.serial,
             name: wanted.name.into(),
             help: help.into(),
             kind: wanted.kind,
             bounds: wanted.bounds.clone(),
-            series: Vec::new(),
-            free: Vec::new(),
+            series: no_series(),
+            free: BinaryHeap::new(),
             index: HashTable::new(),
+            texts: 0,
             lines: 0,
             overflow: None,
             values: LabelValues::default(),
             timed: wanted.sample == Some(SampleType::Timer),
             limited: [None; Limit::COUNT],
         };
-        self.counts.used.bytes += family.own_bytes();
+        self.settle(0, family.held());
         self.counts.families += 1;
         let number = self.free.pop().unwrap_or_else(|| {
+            make_room(&mut self.families);
             self.families.push(None);
             self.families.len() as u32 - 1
         });
@@ -345,53 +379,32 @@ impl Tables {
     }
 
     /// Makes a series that is not there. `None` if four billion cells are in use.
-    fn make_series(&mut self, number: u32, labels: &str, now: Tick) -> Option<Place> {
-        let Self { families, hasher, sharded, shared, counts, shards, .. } = self;
+    fn make_series(&mut self, number: u32, labels: &str, now: Tick, overflow: bool) -> Option<Place> {
+        let Self { families, hasher, sharded, shared, counts, .. } = self;
         let family = families[number as usize].as_mut()?;
+        let before = family.held();
         let cells = family.kind.cells(&family.bounds);
         let space = if family.kind == Kind::Gauge { shared } else { sharded };
         let cell = space.take(cells)?;
-        let series = Some(Series { labels: labels.into(), cell, made: now, doomed: false });
-        let place = match family.free.pop() {
-            Some(place) => {
-                family.series[place as usize] = series;
-                place
-            }
-            None => {
-                family.series.push(series);
-                family.series.len() as u32 - 1
-            }
-        };
-        let list = &family.series;
-        let hash =
-            |place: &u32| list[*place as usize].as_ref().map_or(0, |series| hasher.hash_one(series.labels.as_bytes()));
-        family.index.insert_unique(hasher.hash_one(labels.as_bytes()), place, hash);
-        family.values.add(hasher, labels);
+        let place = family.add(hasher, Series { labels: labels.into(), cell, made: now, doomed: false }, overflow);
         let lines = family.kind.lines(&family.bounds);
         family.lines += lines;
         counts.created += 1;
         counts.used.lines += lines;
-        counts.used.bytes += series_bytes(family.kind, &family.bounds, rendered(labels).count(), labels.len(), *shards);
-        Some(family.place(place))
+        let (after, place) = (family.held(), family.place(place));
+        self.settle(before, after);
+        Some(place)
     }
 
     /// Removes a series, and its family if it was the last. The caller has cleared its cells, and nobody remembers it.
     /// Says whether the family went.
     pub(super) fn remove(&mut self, id: SeriesId) -> bool {
-        let Self { families, hasher, sharded, shared, counts, shards, .. } = self;
+        let Self { families, hasher, sharded, shared, counts, .. } = self;
         let Some(family) = families.get_mut(id.family as usize).and_then(Option::as_mut) else { return false };
-        let Some(series) = family.series.get_mut(id.place as usize).and_then(Option::take) else { return false };
-        if let Ok(entry) =
-            family.index.find_entry(hasher.hash_one(series.labels.as_bytes()), |place| *place == id.place)
-        {
-            entry.remove();
-        }
-        family.free.push(id.place);
-        family.values.remove(hasher, &series.labels);
+        let before = family.held();
+        let Some(series) = family.take(hasher, id.place) else { return false };
         let space = if family.kind == Kind::Gauge { shared } else { sharded };
         space.give_back(series.cell, family.kind.cells(&family.bounds));
-        counts.used.bytes -=
-            series_bytes(family.kind, &family.bounds, rendered(&series.labels).count(), series.labels.len(), *shards);
         if family.overflow == Some(id.place) {
             family.overflow = None;
         } else {
@@ -400,9 +413,10 @@ impl Tables {
             counts.used.lines -= lines;
         }
         if !family.index.is_empty() {
+            let after = family.held();
+            self.settle(before, after);
             return false;
         }
-        counts.used.bytes -= family.own_bytes();
         counts.families -= 1;
         let hash = hasher.hash_one(&*family.name);
         if let Ok(entry) = self.by_name.find_entry(hash, |number| *number == id.family) {
@@ -410,6 +424,7 @@ impl Tables {
         }
         families[id.family as usize] = None;
         self.free.push(id.family);
+        self.settle(before, 0);
         true
     }
 
@@ -489,7 +504,7 @@ impl Family {
     }
 
     /// A histogram's bounds.
-    pub fn bounds(&self) -> &Bounds {
+    pub fn bounds(&self) -> &Arc<Bounds> {
         &self.bounds
     }
 
@@ -505,6 +520,11 @@ impl Family {
     /// Sample lines that count against the limits.
     pub fn lines(&self) -> u64 {
         self.lines
+    }
+
+    /// The same, shared.
+    pub(super) fn shared_bounds(&self) -> Arc<Bounds> {
+        self.bounds.clone()
     }
 
     /// How many series it has, the overflow series among them.
@@ -545,9 +565,81 @@ impl Family {
         self.overflow == Some(place)
     }
 
-    fn own_bytes(&self) -> u64 {
+    /// Puts a series into the first place that is free, and says which.
+    fn add(&mut self, hasher: &RandomState, series: Series, overflow: bool) -> u32 {
+        let hash = hasher.hash_one(series.labels.as_bytes());
+        self.texts += heap_bytes(series.labels.len());
+        self.values.add(hasher, &series.labels);
+        // The first free one, so that a family whose series come and go ends up short.
+        let free = if overflow { Some(Reverse(OVERFLOW_PLACE)) } else { self.free.pop() };
+        let place = match free {
+            Some(Reverse(place)) if (place as usize) < self.series.len() => {
+                self.series[place as usize] = Some(series);
+                place
+            }
+            _ => {
+                // If the first is past the end, all are: they would be taken a second time once the list is there.
+                self.free.clear();
+                make_room(&mut self.series);
+                self.series.push(Some(series));
+                self.series.len() as u32 - 1
+            }
+        };
+        let list = &self.series;
+        self.index.insert_unique(hash, place, |place| hash_at(hasher, list, *place));
+        place
+    }
+
+    /// Takes a series out. Its place is free for another, and what is far too large without it is made smaller.
+    fn take(&mut self, hasher: &RandomState, place: u32) -> Option<Series> {
+        let series = self.series.get_mut(place as usize)?.take()?;
+        let hash = hasher.hash_one(series.labels.as_bytes());
+        if let Ok(entry) = self.index.find_entry(hash, |other| *other == place) {
+            entry.remove();
+        }
+        self.texts -= heap_bytes(series.labels.len());
+        self.values.remove(hasher, &series.labels);
+        if place != OVERFLOW_PLACE {
+            self.free.push(Reverse(place));
+        }
+        while self.series.len() > 1 && matches!(self.series.last(), Some(None)) {
+            self.series.pop();
+        }
+        let length = self.series.len();
+        if length.max(FEW) * 4 < self.series.capacity() {
+            self.series.shrink_to(2 * length);
+        }
+        if self.vacant().max(FEW) * 4 < self.free.capacity() {
+            self.free.retain(|Reverse(place)| (*place as usize) < length);
+            self.free.shrink_to(2 * self.free.len());
+        }
+        let list = &self.series;
+        tidy(&mut self.index, |place| hash_at(hasher, list, *place));
+        Some(series)
+    }
+
+    /// Places that are free for any series.
+    fn vacant(&self) -> usize {
+        self.series.len() - self.index.len() - usize::from(self.series[OVERFLOW_PLACE as usize].is_none())
+    }
+
+    /// What the family holds beside its cells, bytes.
+    fn held(&self) -> usize {
+        let lists = heap_bytes(self.series.capacity() * size_of::<Option<Series>>())
+            + heap_bytes(self.free.capacity() * size_of::<u32>());
+        let tables = heap_bytes(self.index.allocation_size()) + self.values.bytes();
         // Its name stands in the family and in the help.
-        FAMILY_BYTES + (self.name.len() + self.help.len()) as u64
+        heap_bytes(self.name.len()) + heap_bytes(self.help.len()) + self.texts + lists + tables
+    }
+
+    /// Most bytes of new lists and tables that a further series of so many labels may need.
+    fn room(&self, labels: usize) -> usize {
+        let series = if self.series.len() == self.series.capacity() && self.vacant() == 0 {
+            list_bytes::<Series>(self.series.len())
+        } else {
+            0
+        };
+        series + table_room(&self.index, 1) + self.values.room(labels)
     }
 
     fn position(&self, hasher: &RandomState, labels: &[u8]) -> Option<u32> {
@@ -587,10 +679,68 @@ impl Kind {
     }
 }
 
-/// What a series with so many labels of so many bytes, rendered, takes.
-fn series_bytes(kind: Kind, bounds: &Bounds, labels: usize, text: usize, shards: u64) -> u64 {
-    let shards = if kind == Kind::Gauge { 1 } else { shards };
-    SERIES_BYTES + text as u64 + kind.cells(bounds) as u64 * 8 * shards + labels as u64 * LABEL_BYTES
+/// What a new family holds, with its first series but without that one's text and cells.
+fn new_family_bytes(name: usize, help: usize, labels: usize) -> usize {
+    let nothing: HashTable<u32> = HashTable::new();
+    let lists = list_bytes::<Series>(0);
+    let tables = table_room(&nothing, 1) + LabelValues::default().room(labels);
+    heap_bytes(name) + heap_bytes(help) + lists + tables
+}
+
+/// Most bytes that `max_families` families hold outside of `max_bytes`, each with its overflow series: of names of
+/// `name` bytes, the `labels` of an overflow series as text, and `cells` cells in `shards` shards.
+pub(super) fn most_outside(max_families: usize, name: usize, labels: &str, cells: usize, shards: usize) -> u64 {
+    // Its place in the list of families, which grows by a fourth and stands beside the old one then, and in the list of
+    // free ones, which doubles; and in the tables of names and of lines wanted, which are 7/16 full when they have just
+    // doubled, beside the old ones.
+    let place = 9 * size_of::<Option<Family>>() / 4 + 3 * size_of::<u32>() + (5 + 17) * 24 / 7 + 1;
+    let own = new_family_bytes(name, HELP_BYTES, rendered(labels).count()) + heap_bytes(labels.len());
+    (max_families as u64)
+        .saturating_mul((place + own) as u64)
+        .saturating_add(cells::most_bytes(max_families as u64, cells, shards as u64))
+        // The last chunk of gauges, whatever is used of it.
+        .saturating_add(cells::most_bytes(0, 1, 1))
+}
+
+/// The places of a family that has no series yet.
+fn no_series() -> Vec<Option<Series>> {
+    let mut series = Vec::new();
+    make_room(&mut series);
+    series.push(None);
+    series
+}
+
+/// Makes room for one more, a fourth more at a time: a list that is twice as long as need be wastes too much.
+fn make_room<T>(list: &mut Vec<T>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact((list.len() / 4).max(FEW));
+    }
+}
+
+/// Bytes of a list that [`make_room`] makes for more than `length`.
+fn list_bytes<T>(length: usize) -> usize {
+    heap_bytes((length + (length / 4).max(FEW)) * size_of::<Option<T>>())
+}
+
+/// Most bytes of the new table that `more` further entries may need; 0 if there is room.
+pub(super) fn table_room<T>(table: &HashTable<T>, more: usize) -> usize {
+    if table.len() + more <= table.capacity() {
+        return 0;
+    }
+    // Seven of eight places may be taken, and their number is a power of two; to each belongs a byte, and 16 follow.
+    let places = ((table.len() + more) * 8).div_ceil(7).next_power_of_two();
+    heap_bytes((places * (size_of::<T>() + 1) + 32).max(2 * table.allocation_size()))
+}
+
+/// Makes a table smaller that is less than an eighth full.
+pub(super) fn tidy<T>(table: &mut HashTable<T>, hash: impl Fn(&T) -> u64) {
+    if table.allocation_size() > (size_of::<T>() + 1) * table.len().max(FEW) * 8 {
+        table.shrink_to(2 * table.len(), hash);
+    }
+}
+
+fn hash_at(hasher: &RandomState, series: &[Option<Series>], place: u32) -> u64 {
+    series[place as usize].as_ref().map_or(0, |series| hasher.hash_one(series.labels.as_bytes()))
 }
 
 /// Rendered labels as text: they are made from names and values that were checked to be UTF-8.

@@ -4,44 +4,48 @@
 //! Always: a value is counted as often as series have it, so what expires makes room; values are kept as hashes, and two
 //! that share one only count as one.
 
-use std::collections::HashMap;
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
+use super::tables::{table_room, tidy};
 use crate::map::labels::rendered;
-
-/// What a label of a series costs at most: an entry for its value and one for its name, each with room to grow.
-pub(super) const LABEL_BYTES: u64 = 80;
+use crate::model::heap_bytes;
 
 /// Values by label. Two flat tables, so that a label name costs no more than a value, and neither is ever searched.
 #[derive(Debug, Default)]
 pub(super) struct LabelValues {
     /// By name and value: how many series have it.
-    series: HashMap<u64, u32, RandomState>,
+    series: HashTable<Counted>,
     /// By name: how many values it has.
-    values: HashMap<u64, u32, RandomState>,
+    values: HashTable<Counted>,
+}
+
+/// How often what has this hash is there.
+#[derive(Debug)]
+struct Counted {
+    hash: u64,
+    times: u32,
 }
 
 impl LabelValues {
     /// Whether `value`, escaped, would be one more of `label` than `most`.
     pub(super) fn is_one_too_many(&self, hasher: &RandomState, label: &[u8], value: &[u8], most: usize) -> bool {
-        let full = self.values.get(&hasher.hash_one(label)).is_some_and(|count| *count as usize >= most);
-        full && !self.series.contains_key(&hasher.hash_one((label, value)))
+        let full = times(&self.values, hasher.hash_one(label)) as usize >= most;
+        full && times(&self.series, hasher.hash_one((label, value))) == 0
     }
 
     /// How many values the label has whose name has this hash.
     pub(super) fn count(&self, label: u64) -> u64 {
-        self.values.get(&label).copied().unwrap_or(0).into()
+        times(&self.values, label).into()
     }
 
     /// A series with these labels is made.
     pub(super) fn add(&mut self, hasher: &RandomState, labels: &str) {
         for (name, value) in rendered(labels) {
-            let count = self.series.entry(hasher.hash_one((name.as_bytes(), value.as_bytes()))).or_default();
-            *count += 1;
-            if *count == 1 {
-                *self.values.entry(hasher.hash_one(name.as_bytes())).or_default() += 1;
+            if add_one(&mut self.series, hasher.hash_one((name.as_bytes(), value.as_bytes()))) {
+                add_one(&mut self.values, hasher.hash_one(name.as_bytes()));
             }
         }
     }
@@ -49,21 +53,45 @@ impl LabelValues {
     /// A series with these labels is removed.
     pub(super) fn remove(&mut self, hasher: &RandomState, labels: &str) {
         for (name, value) in rendered(labels) {
-            let is_last = take_one(&mut self.series, hasher.hash_one((name.as_bytes(), value.as_bytes())));
-            if is_last {
+            if take_one(&mut self.series, hasher.hash_one((name.as_bytes(), value.as_bytes()))) {
                 take_one(&mut self.values, hasher.hash_one(name.as_bytes()));
             }
         }
+        tidy(&mut self.series, |counted| counted.hash);
+        tidy(&mut self.values, |counted| counted.hash);
+    }
+
+    /// What the tables hold, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        heap_bytes(self.series.allocation_size()) + heap_bytes(self.values.allocation_size())
+    }
+
+    /// Most bytes of new tables that a series of so many labels may need.
+    pub(super) fn room(&self, labels: usize) -> usize {
+        table_room(&self.series, labels) + table_room(&self.values, labels)
     }
 }
 
-/// Counts one less under `key`, and says whether that was the last.
-fn take_one(counts: &mut HashMap<u64, u32, RandomState>, key: u64) -> bool {
-    let Some(count) = counts.get_mut(&key) else { return false };
-    *count -= 1;
-    let is_last = *count == 0;
+fn times(counts: &HashTable<Counted>, hash: u64) -> u32 {
+    counts.find(hash, |counted| counted.hash == hash).map_or(0, |counted| counted.times)
+}
+
+/// Counts one more of `hash`, and says whether that was the first.
+fn add_one(counts: &mut HashTable<Counted>, hash: u64) -> bool {
+    let entry = counts.entry(hash, |counted| counted.hash == hash, |counted| counted.hash);
+    let mut entry = entry.or_insert(Counted { hash, times: 0 });
+    let counted = entry.get_mut();
+    counted.times += 1;
+    counted.times == 1
+}
+
+/// Counts one less of `hash`, and says whether that was the last.
+fn take_one(counts: &mut HashTable<Counted>, hash: u64) -> bool {
+    let Ok(mut entry) = counts.find_entry(hash, |counted| counted.hash == hash) else { return false };
+    entry.get_mut().times -= 1;
+    let is_last = entry.get().times == 0;
     if is_last {
-        counts.remove(&key);
+        entry.remove();
     }
     is_last
 }

@@ -1,10 +1,11 @@
 //! `statsieve check`: every problem of a configuration, or what it can cost at most.
 //!
 //! In: the sources of a configuration. Out: text for a person, and the exit code.
-//! Always: the figures are upper bounds; no traffic can make a scrape longer.
+//! Always: the figures are upper bounds; no traffic can make a scrape longer, or the process larger.
 
 use std::io::{self, Write};
 
+use super::memory::Memory;
 use super::run::MOST_WORKERS;
 use super::{BAD_CONFIGURATION, OK};
 use crate::config::{self, Config, OwnMetrics, Sources};
@@ -45,7 +46,7 @@ impl WorstCase {
 }
 
 /// Most sample lines of `statsieve_*` and `process_*`.
-fn own_lines(config: &Config) -> u64 {
+pub(super) fn own_lines(config: &Config) -> u64 {
     let estimates = (config.bucketing.len() * config.distinct.windows.len()) as u64;
     // Asked for by a key of their own, "core" or not.
     let registers = if config.distinct.export_registers { estimates * config.distinct.registers as u64 } else { 0 };
@@ -96,6 +97,7 @@ pub fn check(sources: &Sources, out: &mut dyn Write) -> io::Result<u8> {
         writeln!(out, "note: {remark}")?;
     }
     write_worst_case(&loaded.config, out)?;
+    write_memory(&loaded.config, out)?;
     Ok(OK)
 }
 
@@ -122,6 +124,19 @@ fn write_worst_case(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
+fn write_memory(config: &Config, out: &mut dyn Write) -> io::Result<()> {
+    let memory = Memory::of(config);
+    // Rounded up: no figure is less than what it stands for.
+    let mib = |bytes: u64| format!("{:.1}", (bytes as f64 * 10.0 / f64::from(1 << 20)).ceil() / 10.0);
+    let total = mib(memory.total());
+    let width = total.len();
+    writeln!(out, "\nworst case of memory, in MiB:")?;
+    for part in memory.parts.iter().filter(|part| part.bytes > 0) {
+        writeln!(out, "  {:<15}  {:>width$}  {}", part.name, mib(part.bytes), part.why)?;
+    }
+    writeln!(out, "  {:<15}  {total:>width$}  a memory limit above this is never reached", "total")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,15 +153,30 @@ mod tests {
         let (code, text) =
             run(&["cardinality.max_families=10", "telemetry.own_metrics=core", "observer.buckets=[1, 2]"]);
         assert_eq!(code, OK);
-        let table = text.split_once("\n\n").expect("a blank line stands before the table").1;
+        let tables: Vec<&str> = text.split("\n\n").collect();
         assert_eq!(
-            table,
+            tables[1],
             "worst case of one scrape, in sample lines:\n\
              \x20 user series      10000  cardinality.max_series\n\
              \x20 overflow series     50  10 families, each a histogram of 5 lines (2 bounds); a counter's has 1\n\
              \x20 own metrics         30  every label value at once\n\
-             \x20 total            10080  a sample_limit above this never fails a scrape\n"
+             \x20 total            10080  a sample_limit above this never fails a scrape"
         );
+    }
+
+    #[test]
+    fn the_worst_case_of_memory_is_a_table_whose_parts_make_up_the_total() {
+        let (code, text) = run(&["cardinality.max_bytes=33554432", "rate_limit.family_samples_per_second=5"]);
+        assert_eq!(code, OK);
+        let table = text.split("\n\n").nth(2).expect("a blank line stands before the table");
+        let rows: Vec<&str> = table.lines().collect();
+        assert_eq!(rows[0], "worst case of memory, in MiB:");
+        let figure = |row: &str| row[17..].split_whitespace().next().and_then(|text| text.parse::<f64>().ok());
+        let figures: Vec<f64> = rows[1..].iter().map(|row| figure(row).expect("a row has a figure")).collect();
+        let (total, parts) = figures.split_last().expect("there are rows");
+        assert!((parts.iter().sum::<f64>() - total).abs() < 1.0, "{table}");
+        assert!(rows.contains(&"  series            32.0  cardinality.max_bytes"), "{table}");
+        assert!(rows.iter().any(|row| row.starts_with("  quotas ")), "{table}");
     }
 
     #[test]

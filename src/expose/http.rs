@@ -30,6 +30,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 
+pub use self::body::connection_bytes;
 use self::body::{Reply, Ticket};
 pub use self::top::InsightSource;
 use super::lifecycle::{Lifecycle, Phase};
@@ -54,7 +55,7 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 const DEBUG_PATHS: [&str; 2] = [top::PATH, CONFIG_PATH];
 const CONFIG_PATH: &str = "/api/v1/config";
 /// Families and labels that `/api/v1/cardinality` lists unless `limit` says otherwise.
-const CARDINALITY_ROWS: usize = 50;
+const CARDINALITY_ROWS: usize = 20;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";

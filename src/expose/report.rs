@@ -19,10 +19,10 @@ use serde_json::{Value, json};
 
 use super::lifecycle::Lifecycle;
 use crate::aggregate::Store;
-use crate::aggregate::census::{FamilyFigures, LabelFigures, LimitHits, TurnedAway};
+use crate::aggregate::census::LimitHits;
 use crate::clock::{Clock, Tick};
 use crate::config::Loaded;
-use crate::telemetry::refusals::Refusals;
+use crate::telemetry::refusals::{self, Refusals};
 use crate::telemetry::{Listener, Telemetry};
 
 /// What reports are made from.
@@ -51,12 +51,20 @@ impl fmt::Debug for Report {
     }
 }
 
-/// What is known of families and labels at one moment.
-struct Census {
-    /// Those with the most sample lines first.
-    families: Vec<FamilyFigures>,
-    labels: Vec<LabelFigures>,
-    turned_away: Option<TurnedAway>,
+/// Rows of a list at most, whatever is asked for.
+pub const MOST_ROWS: usize = 50;
+
+/// The longest answer, if names are up to `name` bytes long and a piece of TOML up to `toml`.
+///
+/// A row of a family holds its name and eight labels, one of a label or a limit a name; figures and words around them
+/// are 60 bytes each.
+pub const fn answer_bytes(name: usize, toml: usize) -> usize {
+    MOST_ROWS * (11 * (name + 60) + 800) + 16 * (toml + 6 * name + 512) + 20 * (6 * refusals::MAX_BYTES + 100) + 16_384
+}
+
+/// What making one takes at most beside the census: a tree of small allocations, and its text as it grows.
+pub const fn answering_bytes(name: usize, toml: usize) -> usize {
+    8 * answer_bytes(name, toml)
 }
 
 impl Report {
@@ -65,20 +73,13 @@ impl Report {
         status::status(self)
     }
 
-    /// What costs how many series, what hit which limit, and what to do about it; `most` families and labels of each.
-    pub fn cardinality(&self, most: usize) -> Value {
-        cardinality::cardinality(self, most)
+    /// What costs how many series, what hit which limit, and what to do about it; `rows` of each list, [`MOST_ROWS`] at most.
+    pub fn cardinality(&self, rows: usize) -> Value {
+        cardinality::cardinality(self, rows.min(MOST_ROWS))
     }
 
     fn loaded(&self) -> Arc<Loaded> {
         (self.loaded)()
-    }
-
-    fn census(&self) -> Census {
-        let mut families = self.store.census();
-        families.sort_by(|a, b| b.lines.cmp(&a.lines).then_with(|| a.name.cmp(&b.name)));
-        let labels = self.store.labels(&families);
-        Census { families, labels, turned_away: self.store.turned_away() }
     }
 
     /// What is used of each limit that fills up.

@@ -1,20 +1,30 @@
 //! User series as text: Prometheus 0.0.4 and OpenMetrics 1.0.
 //!
 //! In: the store. Out: the text of all its families, piece by piece.
-//! Always: a piece is made under the store's lock and is short; a family's lines stand together; names and labels are
-//! the same in both formats, so a counter without `_total` is `unknown` in OpenMetrics.
+//! Always: a piece is made under the store's lock and is short, whatever a series is like; a family's lines stand
+//! together, and a histogram's are of one moment; names and labels are the same in both formats, so a counter without
+//! `_total` is `unknown` in OpenMetrics.
 //! Follows: Prometheus text format 0.0.4; OpenMetrics 1.0.0.
 
 use std::sync::Arc;
 
 use super::{PIECE_BYTES, Pieces, SeriesSource};
+use crate::aggregate::bounds::Bounds;
 use crate::aggregate::{Family, Reader, Series, Store};
 use crate::config::Format;
 use crate::map::Kind;
 
 impl SeriesSource for Arc<Store> {
     fn begin(&self, format: Format) -> Box<dyn Pieces> {
-        Box::new(UserText { store: self.clone(), format, family: 0, series: 0, serial: 0, counts: Vec::new() })
+        Box::new(UserText {
+            store: self.clone(),
+            format,
+            family: 0,
+            series: 0,
+            serial: 0,
+            read: Histogram::default(),
+            open: None,
+        })
     }
 }
 
@@ -28,15 +38,43 @@ struct UserText {
     series: usize,
     /// The serial number of the family that is being written.
     serial: u64,
+    /// The histogram that is being written.
+    read: Histogram,
+    /// Whose it is, if the piece before ended within it.
+    open: Option<Open>,
+}
+
+/// The numbers of a histogram, read at once, and how far they are written.
+#[derive(Debug, Default)]
+struct Histogram {
     counts: Vec<f64>,
+    sum: f64,
+    /// The sum of the counts written.
+    total: f64,
+    /// The next line.
+    line: usize,
+}
+
+/// A series that may be gone by the time the next piece is made.
+#[derive(Debug)]
+struct Open {
+    name: Box<str>,
+    labels: Box<str>,
+    bounds: Arc<Bounds>,
 }
 
 impl Pieces for UserText {
     fn next(&mut self, out: &mut Vec<u8>) -> bool {
+        let enough = out.len() + PIECE_BYTES;
+        if let Some(Open { name, labels, bounds }) = &self.open {
+            if !self.read.write(name, labels, bounds, enough, out) {
+                return true;
+            }
+            self.open = None;
+        }
         let store = self.store.clone();
         // At ten nanoseconds a line a piece holds this lock for some 20 us.
         let reader = store.read();
-        let enough = out.len() + PIECE_BYTES;
         while let Some(slot) = reader.families().get(self.family) {
             // A family that went between two pieces may have left its place to another, which a later scrape shows whole.
             let family = slot.as_ref().filter(|family| self.series == 0 || family.serial() == self.serial);
@@ -48,7 +86,7 @@ impl Pieces for UserText {
                 while let Some(series) = family.series().get(self.series) {
                     self.series += 1;
                     if let Some(series) = series {
-                        self.write_series(&reader, family, series, out);
+                        self.write_series(&reader, family, series, enough, out);
                     }
                     if out.len() >= enough {
                         return true;
@@ -63,19 +101,42 @@ impl Pieces for UserText {
 }
 
 impl UserText {
-    fn write_series(&mut self, reader: &Reader<'_>, family: &Family, series: &Series, out: &mut Vec<u8>) {
+    /// Writes the lines of a series; those of a histogram only until `enough`, and the rest with the next piece.
+    fn write_series(
+        &mut self,
+        reader: &Reader<'_>,
+        family: &Family,
+        series: &Series,
+        enough: usize,
+        out: &mut Vec<u8>,
+    ) {
+        let (name, labels, bounds) = (family.name(), series.labels(), family.bounds());
         if family.kind() != Kind::Histogram {
-            write_sample(family.name(), "", series.labels(), None, reader.value(family.kind(), series), out);
-            return;
+            return write_sample(name, "", labels, None, reader.value(family.kind(), series), out);
         }
-        let sum = reader.histogram(family.bounds(), series, &mut self.counts);
-        let mut total = 0.0;
-        for (count, le) in self.counts.iter().zip(family.bounds().le()) {
-            total += count;
-            write_sample(family.name(), "_bucket", series.labels(), Some(le), total, out);
+        let read = &mut self.read;
+        read.sum = reader.histogram(bounds, series, &mut read.counts);
+        (read.total, read.line) = (0.0, 0);
+        if !read.write(name, labels, bounds, enough, out) {
+            self.open = Some(Open { name: name.into(), labels: labels.into(), bounds: bounds.clone() });
         }
-        write_sample(family.name(), "_sum", series.labels(), None, sum, out);
-        write_sample(family.name(), "_count", series.labels(), None, total, out);
+    }
+}
+
+impl Histogram {
+    /// Writes on until `out` is `enough` bytes long; `false` if that was before the last line.
+    fn write(&mut self, name: &str, labels: &str, bounds: &Bounds, enough: usize, out: &mut Vec<u8>) -> bool {
+        for (count, le) in self.counts.iter().zip(bounds.le()).skip(self.line) {
+            if out.len() >= enough {
+                return false;
+            }
+            self.line += 1;
+            self.total += count;
+            write_sample(name, "_bucket", labels, Some(le), self.total, out);
+        }
+        write_sample(name, "_sum", labels, None, self.sum, out);
+        write_sample(name, "_count", labels, None, self.total, out);
+        true
     }
 }
 
@@ -147,6 +208,11 @@ fn write_sample(name: &str, suffix: &str, labels: &str, le: Option<&str>, value:
     out.push(b' ');
     write_number(value, out);
     out.push(b'\n');
+}
+
+/// The longest sample line, of a name and rendered labels of these lengths: with a suffix, a bound and a number.
+pub fn most_line_bytes(name: usize, labels: usize) -> usize {
+    name + labels + 96
 }
 
 /// Appends a number: whole ones up to 2^53 as integers, others by their shortest digits.

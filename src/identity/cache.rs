@@ -1,9 +1,9 @@
 //! Remembers the answer for identities that come again.
 //!
 //! In: identity bytes and their hash. Out: what was stored for them.
-//! Always: entries, keys and table stay under the limit in bytes (what an entry's value keeps on the heap, as few do, and
-//! the allocator's own share lie beside it); an identity is stored at its second sight, so a
-//! stream of one-off values passes by without pushing hot identities out.
+//! Always: entries, keys, table and what the values keep on the heap stay under the limit in bytes, the allocator's share
+//! and room to grow included; an identity is stored at its second sight, so a stream of one-off values passes by without
+//! pushing hot identities out.
 //!
 //! What gives way is the least recently used by the clock algorithm: a hand goes round, spares what was used since
 //! it last came by, and takes the first that was not. A hit costs one flag, no list to relink.
@@ -11,17 +11,32 @@
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
 
+use crate::model::heap_bytes;
+
 /// Identities seen once lately, by part of their hash; one more sight in the same place forgets an older one.
 const DOOR_PLACES: usize = 8192;
-/// What the table spends on an entry: its `u32`, a control byte, and room to grow.
-const TABLE_BYTES: usize = 12;
+/// What the table spends on an entry at most: a `u32` and a control byte for each place, of which 7 in 16 are taken when
+/// it has just doubled; the table before, half as large, is still there then.
+const TABLE_BYTES: usize = (size_of::<u32>() + 1) * 24 / 7 + 1;
+/// What a cache takes beside its limit.
+pub const BESIDE_BYTES: usize = DOOR_PLACES * size_of::<u32>();
+/// The end of the list of free places.
+const NO_PLACE: u32 = u32::MAX;
+
+/// What a [`Cache`] stores.
+pub trait Stored {
+    /// What it keeps on the heap and shares with nobody, [`heap_bytes`].
+    fn heap_bytes(&self) -> usize;
+}
 
 /// Identities and what they stand for; owned by one worker.
 #[derive(Debug)]
 pub struct Cache<T> {
     table: HashTable<u32>,
+    /// Has room for all that the limit can ever allow, since it must not double; memory is taken as it is used.
     entries: Vec<Entry<T>>,
-    free: Vec<u32>,
+    /// The first free place; each names the next in its `hash`.
+    free: u32,
     hand: usize,
     bytes: usize,
     limit: usize,
@@ -38,13 +53,13 @@ struct Entry<T> {
     used: bool,
 }
 
-impl<T> Cache<T> {
-    /// An empty cache that may grow to `limit` bytes.
+impl<T: Stored> Cache<T> {
+    /// An empty cache that may grow to `limit` bytes, and 32 KiB beside them.
     pub fn new(limit: usize) -> Self {
         Self {
             table: HashTable::new(),
-            entries: Vec::new(),
-            free: Vec::new(),
+            entries: Vec::with_capacity(limit / (Self::PLACE_BYTES + heap_bytes(1))),
+            free: NO_PLACE,
             hand: 0,
             bytes: 0,
             limit,
@@ -52,6 +67,10 @@ impl<T> Cache<T> {
             evictions: 0,
         }
     }
+
+    /// What a place takes once it was used, with what the table spends on it. It is charged for good: its memory was
+    /// touched, and long keys that come after short ones must not have the same again.
+    const PLACE_BYTES: usize = size_of::<Entry<T>>() + TABLE_BYTES;
 
     /// What is stored for `key`.
     #[inline]
@@ -74,11 +93,12 @@ impl<T> Cache<T> {
 
     /// Stores `value` for `key`, in place of what is stored for it; the least recently used give way.
     pub fn insert(&mut self, hash: u64, key: &[u8], value: T) {
-        let cost = size_of::<Entry<T>>() + key.len() + TABLE_BYTES;
-        if cost > self.limit {
+        let cost = heap_bytes(key.len()) + value.heap_bytes();
+        if self.entries.len().max(1) * Self::PLACE_BYTES + cost > self.limit {
             return;
         }
-        while self.bytes + cost > self.limit {
+        // Ends at the latest when all are out: what is charged then is places, and they leave room as seen above.
+        while self.bytes + cost + self.new_place_bytes() > self.limit {
             self.evict();
         }
         let entries = &self.entries;
@@ -90,22 +110,32 @@ impl<T> Cache<T> {
         let slot = match found {
             Slot::Vacant(slot) => slot,
             Slot::Occupied(slot) => {
-                self.entries[*slot.get() as usize].value = Some(value);
+                let kept = |value: &Option<T>| value.as_ref().map_or(0, T::heap_bytes);
+                let stored = &mut self.entries[*slot.get() as usize].value;
+                let before = kept(stored);
+                *stored = Some(value);
+                self.bytes = self.bytes + kept(stored) - before;
                 return;
             }
         };
         let entry = Entry { hash, key: key.into(), value: Some(value), used: false };
-        self.bytes += cost;
-        match self.free.pop() {
-            Some(place) => {
-                slot.insert(place);
-                self.entries[place as usize] = entry;
+        self.bytes += cost + if self.free == NO_PLACE { Self::PLACE_BYTES } else { 0 };
+        match self.entries.get_mut(self.free as usize) {
+            Some(free) => {
+                slot.insert(self.free);
+                self.free = free.hash as u32;
+                *free = entry;
             }
             None => {
                 slot.insert(self.entries.len() as u32);
                 self.entries.push(entry);
             }
         }
+    }
+
+    /// What a further entry takes for its place.
+    fn new_place_bytes(&self) -> usize {
+        if self.free == NO_PLACE { Self::PLACE_BYTES } else { 0 }
     }
 
     /// Takes out the first entry that was not used since the hand last came by. Needs at least one entry.
@@ -124,33 +154,22 @@ impl<T> Cache<T> {
             if let Ok(slot) = self.table.find_entry(entry.hash, |other| *other == place) {
                 slot.remove();
             }
-            self.forget(place);
+            self.bytes -= forget(&mut self.entries, &mut self.free, place);
             self.evictions += 1;
             return;
         }
     }
 
-    /// Takes an entry out that the table does not name any more.
-    fn forget(&mut self, place: u32) {
-        let entry = &mut self.entries[place as usize];
-        self.bytes -= size_of::<Entry<T>>() + entry.key.len() + TABLE_BYTES;
-        entry.key = Box::default();
-        entry.value = None;
-        self.free.push(place);
-    }
-
     /// Takes out all entries that `keep` says no to. Counts as no eviction.
     pub fn retain(&mut self, keep: impl Fn(&T) -> bool) {
-        let mut gone = Vec::new();
-        let entries = &self.entries;
-        self.table.retain(|place| {
+        let Self { table, entries, free, bytes, .. } = self;
+        table.retain(|place| {
             let keeps = entries[*place as usize].value.as_ref().is_some_and(&keep);
             if !keeps {
-                gone.push(*place);
+                *bytes -= forget(entries, free, *place);
             }
             keeps
         });
-        gone.into_iter().for_each(|place| self.forget(place));
     }
 
     /// Forgets everything, as a change of rules demands, and goes on under `limit`. Counts as no eviction.
@@ -176,9 +195,31 @@ impl<T> Cache<T> {
     }
 }
 
+/// Empties the entry at `place`, which the table names no more, and says what its key and value took.
+fn forget<T: Stored>(entries: &mut [Entry<T>], free: &mut u32, place: u32) -> usize {
+    let entry = &mut entries[place as usize];
+    let taken = heap_bytes(entry.key.len()) + entry.value.take().map_or(0, |value| value.heap_bytes());
+    entry.key = Box::default();
+    entry.hash = (*free).into();
+    *free = place;
+    taken
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As if an odd number kept its own size on the heap.
+    impl Stored for u64 {
+        fn heap_bytes(&self) -> usize {
+            if *self % 2 == 1 { 32 } else { 0 }
+        }
+    }
+
+    /// What an entry takes with its place, a key of `key` bytes, and `kept` on the heap.
+    fn cost(key: usize, kept: usize) -> usize {
+        Cache::<u64>::PLACE_BYTES + heap_bytes(key) + kept
+    }
 
     fn hash(n: u64) -> u64 {
         n.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5bd1_e995_0000_0000
@@ -206,15 +247,15 @@ mod tests {
     fn equal_hashes_of_unequal_keys_stay_apart() {
         let mut cache = Cache::new(1 << 20);
         for key in [b"a", b"b"] {
-            cache.insert(5, key, key[0]);
+            cache.insert(5, key, u64::from(key[0]));
         }
-        assert_eq!((cache.get(5, b"a").copied(), cache.get(5, b"b").copied()), (Some(b'a'), Some(b'b')));
+        assert_eq!((cache.get(5, b"a").copied(), cache.get(5, b"b").copied()), (Some(97), Some(98)));
         assert_eq!(cache.get(5, b"c"), None);
     }
 
     #[test]
     fn one_off_values_do_not_push_hot_identities_out() {
-        let mut cache = Cache::new(100 * (size_of::<Entry<u64>>() + 8 + TABLE_BYTES));
+        let mut cache = Cache::new(100 * cost(8, 32));
         for _ in 0..3 {
             (0..50).for_each(|n| {
                 see(&mut cache, n);
@@ -230,8 +271,9 @@ mod tests {
 
     #[test]
     fn the_limit_in_bytes_holds_and_the_unused_give_way_first() {
-        let cost = size_of::<Entry<u64>>() + 8 + TABLE_BYTES;
-        let mut cache = Cache::new(10 * cost);
+        // Only even numbers, which keep nothing beside themselves.
+        let see = |cache: &mut Cache<u64>, n: u64| see(cache, 2 * n);
+        let mut cache = Cache::new(10 * cost(8, 0));
         for n in 0..10 {
             see(&mut cache, n);
             see(&mut cache, n);
@@ -260,13 +302,57 @@ mod tests {
         (0..100).for_each(|n| cache.insert(hash(n), &n.to_le_bytes(), n));
         let bytes = cache.bytes;
         cache.retain(|n| n % 2 == 0);
-        assert_eq!((cache.len(), cache.bytes, cache.evictions()), (50, bytes / 2, 0));
+        assert_eq!((cache.len(), cache.bytes, cache.evictions()), (50, bytes - 50 * (32 + 32), 0));
         for n in 0..100 {
             let found = cache.get(hash(n), &n.to_le_bytes()).copied();
             assert_eq!(found, (n % 2 == 0).then_some(n));
         }
         (100..150).for_each(|n| cache.insert(hash(n), &n.to_le_bytes(), n));
-        assert_eq!((cache.len(), cache.bytes, cache.entries.len()), (100, bytes, 100));
+        assert_eq!((cache.len(), cache.bytes, cache.entries.len()), (100, bytes - 25 * 32, 100));
+    }
+
+    #[test]
+    fn what_a_value_keeps_on_the_heap_is_counted_when_it_comes_changes_and_goes() {
+        let mut cache = Cache::new(1 << 20);
+        let mut counted = |value: u64| {
+            cache.insert(7, b"key", value);
+            cache.bytes
+        };
+        let (without, with) = (counted(2), counted(1));
+        assert_eq!((with - without, counted(4)), (32, without));
+        cache.retain(|_| false);
+        assert_eq!(cache.bytes, Cache::<u64>::PLACE_BYTES, "the place stays");
+    }
+
+    #[test]
+    fn the_list_of_entries_has_room_for_all_that_the_limit_allows() {
+        let mut cache = Cache::new(100_000);
+        let room = cache.entries.capacity();
+        for n in 0..10_000_u64 {
+            cache.insert(hash(n), &(n as u8).to_le_bytes(), 2);
+            cache.insert(hash(n), &n.to_le_bytes(), 2 * n);
+            assert!(cache.table.allocation_size() <= TABLE_BYTES * 2 / 3 * cache.len().max(28));
+        }
+        assert_eq!((cache.entries.capacity(), cache.len() > room * 9 / 10), (room, true));
+    }
+
+    /// Found by a test of resident memory: places for short keys stayed beside as many bytes of long ones.
+    #[test]
+    fn long_keys_have_what_places_for_short_ones_left() {
+        let mut cache = Cache::new(100_000);
+        (0..5000_u64).for_each(|n| cache.insert(hash(n), &n.to_le_bytes(), 2));
+        let places = cache.entries.len() * Cache::<u64>::PLACE_BYTES;
+        assert!(places > 60_000, "{places}");
+        (0..500_u64).for_each(|n| cache.insert(hash(n), &[n as u8; 1000], 2));
+        let keys: usize = cache.entries.iter().map(|entry| heap_bytes(entry.key.len())).sum();
+        assert!(
+            places + keys <= 100_000 && places + keys > 98_000 && cache.bytes == places + keys,
+            "{places} and {keys}"
+        );
+        // What would not fit beside the places pushes nothing out.
+        let (entries, evictions) = (cache.len(), cache.evictions());
+        cache.insert(1, &[0; 60_000], 2);
+        assert_eq!((cache.len(), cache.evictions()), (entries, evictions));
     }
 
     #[test]

@@ -23,6 +23,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
+use crate::model::heap_bytes;
+
 /// Longest value held, bytes; longer ones are cut at a character boundary.
 pub const MAX_VALUE_BYTES: usize = 256;
 /// One value in so many is looked at, on average, and counts for so many.
@@ -90,6 +92,26 @@ pub struct Sketch {
     capacity: usize,
     observed: u64,
     sampled: u64,
+}
+
+/// The most bytes that a [`Sketch`] holds: its lists double, and stand beside the old ones while they do.
+pub const fn most_bytes(capacity: usize) -> usize {
+    let of_value = heap_bytes(MAX_VALUE_BYTES) + 3 * (size_of::<Slot>() + size_of::<u32>());
+    let places = ((2 * capacity + 2) * 8 / 7 + 1).next_power_of_two();
+    if capacity == 0 { 0 } else { capacity * of_value + heap_bytes(places * (size_of::<u32>() + 1) + 16) }
+}
+
+/// The longest answer on the wire: a value, each byte of it written as `\u0001`, with two counts and the words around
+/// them.
+pub const fn answer_bytes(capacity: usize) -> usize {
+    capacity * (6 * MAX_VALUE_BYTES + 90) + 512
+}
+
+/// The most bytes that one answer takes while it is made: a copy of each value of each worker, all of them in a table, the
+/// list as JSON with a small table for each value, and its text, which doubles.
+pub const fn answering_bytes(capacity: usize, workers: usize) -> usize {
+    let copy = heap_bytes(MAX_VALUE_BYTES) + 3 * size_of::<(Vec<u8>, u64, u64)>();
+    capacity * (2 * workers * copy + 1024) + 3 * answer_bytes(capacity)
 }
 
 /// A value that is followed.
@@ -182,6 +204,8 @@ impl Sketch {
                 entry.remove();
             }
             slot.value.clear();
+            // No more than it needs, so that a place never takes more than its longest value.
+            slot.value.reserve_exact(value.len());
             slot.value.extend_from_slice(value);
             slot.hash = hash;
             slot.error = slot.count;

@@ -32,6 +32,8 @@ const SMALL_BATCH: usize = 8;
 /// Room for one datagram: more than UDP can carry, so none is ever cut. The odd 2,112 bytes keep the beginnings of
 /// buffers, which are the only parts that most datagrams fill, from competing for the same lines of the CPU's cache.
 const STRIDE: usize = 65_536 + 2_112;
+/// Bytes of a worker's buffers, of which those are memory that a datagram reached.
+pub const BUFFER_BYTES: usize = BATCH * STRIDE;
 /// How long to wait after a read failed for a reason that is no fault of a datagram.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -158,7 +160,7 @@ impl Worker {
             pipeline,
             books,
             control: Arc::new(Control::new(Wake::Event(EventFd::from_flags(flags)?))),
-            buffers: vec![0; BATCH * STRIDE].into_boxed_slice(),
+            buffers: vec![0; BUFFER_BYTES].into_boxed_slice(),
             clock,
         })
     }

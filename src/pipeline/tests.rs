@@ -273,7 +273,7 @@ fn overflow_after_the_limit_sums_exactly_and_is_counted() {
     }
     assert_eq!(
         sidecar.scrape(),
-        [r#"a_total{bot="b",k="0"} 10"#, r#"a_total{bot="b",k="1"} 10"#, r#"a_total{bot="b",overflow="true"} 80"#]
+        [r#"a_total{bot="b",overflow="true"} 80"#, r#"a_total{bot="b",k="0"} 10"#, r#"a_total{bot="b",k="1"} 10"#]
     );
     assert_eq!(sidecar.books(b"g:1|g|#k:1\ng:1|g|#k:2"), "lines=2 gauge=1 cardinality=1");
     assert_eq!(sidecar.books(b"g:2|g|#k:1\ng:2|g|#k:2"), "lines=2 gauge=1 cardinality=1");

@@ -14,6 +14,9 @@ const STEP: Duration = Duration::from_secs(5);
 /// How many: a minute and a step.
 const KEPT: usize = 14;
 
+/// What all of it takes, bytes.
+pub const MOST_BYTES: usize = 2 * KEPT * size_of::<(Duration, Figures)>();
+
 /// All counts at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {

@@ -1,16 +1,24 @@
-//! The hot path allocates nothing: known identities go from datagram to cell within what is there already.
+//! What is allocated: nothing on the hot path, where known identities go from datagram to cell within what is there
+//! already; no more for series than is charged for them; and after two weeks of churn no more than after a day.
 //!
 //! Here alone, since the counter is the global allocator of the whole test binary.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot go on says so by panicking")]
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use statsieve::aggregate::Store;
+use statsieve::admit::{Gate, Limits};
+use statsieve::aggregate::bounds::Bounds;
+use statsieve::aggregate::{Sight, Store, Wanted, most_bytes_outside};
+use statsieve::clock::tick;
 use statsieve::config::{Sources, load};
+use statsieve::map::Kind;
+use statsieve::map::labels::{LabelSet, Origin};
 use statsieve::model::{DropReason, SampleType};
 use statsieve::pipeline::{Pipeline, Rules};
-use statsieve::telemetry::{Books, SeriesBooks};
+use statsieve::telemetry::{Books, ExpiryCause, SeriesBooks};
 
 fn pipeline() -> Pipeline {
     pipeline_with(&[])
@@ -127,4 +135,173 @@ fn refused_lines_allocate_nothing() {
 fn a_new_identity_is_seen_to_allocate() {
     let mut pipeline = pipeline();
     assert!(allocation_counter::measure(|| pipeline.datagram(b"a:1|c")).count_total > 0);
+}
+
+/// Live bytes of everything that `work` allocates and frees on this thread.
+fn live(work: impl FnOnce()) -> i64 {
+    allocation_counter::measure(work).bytes_current
+}
+
+/// Against the store alone, whose numbers all exist in both shards: what `max_bytes` is charged covers what is allocated,
+/// whatever comes and goes.
+#[test]
+fn series_take_no_more_bytes_than_they_are_charged() {
+    const FAMILIES: usize = 40;
+    let (max_series, max_bytes) = (6000, 2 << 20);
+    let limits = Limits {
+        max_series,
+        max_series_per_family: max_series,
+        max_families: FAMILIES,
+        max_bytes,
+        max_values: usize::MAX,
+        simplify_at: 1.0,
+        keep_labels: Vec::new(),
+        evict_idle_after: Duration::from_secs(10),
+    };
+    let books = Arc::<SeriesBooks>::default();
+    let bounds = Arc::new(Bounds::new(&[0.5; 12]));
+    let (mut labels, mut text) = (LabelSet::default(), Vec::with_capacity(4096));
+    let gate = Gate::new(limits.clone(), 0);
+    let store = Store::new(2, books.clone());
+    let mut recorders = [store.recorder(0), store.recorder(1)];
+    let mut random = fastrand::Rng::with_seed(5);
+    // What lies outside of max_bytes, and what the store keeps for itself, such as the lists of the sweep.
+    let outside = most_bytes_outside(FAMILIES, 256, "overflow=\"true\"", 12, 2) as i64 + (1 << 20);
+    let (mut alive, mut at_limit, mut least_charged) = (0, 0, i64::MAX);
+    for second in 1..400_u64 {
+        // Sizes change with time, so that what was freed has to do for something else.
+        let (longest, kinds) = (random.usize(1..400), random.usize(1..4));
+        alive += live(|| {
+            for _ in 0..200 {
+                let family = random.usize(..FAMILIES);
+                let kind = [Kind::Counter, Kind::Gauge, Kind::Histogram][family % kinds];
+                let name = format!("family_{}_{family}", kind.word());
+                labels.clear();
+                for label in 0..random.usize(..6) {
+                    let value = format!("{:x<1$}", random.u32(..), random.usize(..longest));
+                    labels.set(format!("label_{label}").as_bytes(), value.as_bytes(), Origin::Tag, 32).unwrap();
+                }
+                let wanted = Wanted {
+                    name: &name,
+                    written: &name,
+                    kind,
+                    sample: None,
+                    bounds: &bounds,
+                    overflow_labels: "overflow=\"true\"",
+                    sight: if random.u8(..10) == 0 { Sight::Second } else { Sight::First },
+                    now: second,
+                };
+                let Ok(placed) = store.place(wanted, &mut labels, &mut text, &gate) else { continue };
+                at_limit += u64::from(placed.overflow);
+                for recorder in &mut recorders {
+                    recorder.set_time(second);
+                    recorder.record(&placed.place, 1.0, 1.0, false).unwrap();
+                }
+            }
+            store.sweep(second, &limits);
+        });
+        let charged = books.bytes.load(Relaxed) as i64;
+        assert!(charged <= max_bytes as i64 + outside, "{second}: {charged}");
+        assert!(alive <= charged + outside, "{second}: {alive} bytes live, {charged} charged");
+        if second > 200 {
+            least_charged = least_charged.min(charged);
+            assert!(alive * 2 > charged, "{second}: {alive} bytes live, {charged} charged");
+        }
+    }
+    let evicted = books.expired[ExpiryCause::Evicted.index()].load(Relaxed);
+    assert!(evicted > 2000 && at_limit > 5000, "{evicted} gave way, {at_limit} met a limit");
+    assert!(least_charged > max_bytes as i64 / 2, "{least_charged}");
+}
+
+/// Users, chats and names that come once and never again, for two weeks of a clock that is moved by hand.
+#[test]
+fn two_weeks_of_churn_leave_as_much_alive_as_two_days() {
+    let set = [
+        "cardinality.max_series=1500",
+        "cardinality.max_series_per_family=800",
+        "cardinality.max_families=120",
+        "cardinality.simplify_at=1",
+        "cardinality.identity_cache_bytes=131072",
+        "labels.max_values=1000000",
+        "rate_limit.samples_per_second=1000000000",
+        "rate_limit.family_samples_per_second=1000000000",
+        "heavy_hitters.capacity=50",
+        "distinct.registers=256",
+    ];
+    let set = set.iter().map(ToString::to_string).collect();
+    let config = load(&Sources { file: None, set }).unwrap().config;
+    let limits = Limits::new(&config.cardinality, &config.labels);
+    let series = Arc::<SeriesBooks>::default();
+    let evicted = || series.expired[ExpiryCause::Evicted.index()].load(Relaxed);
+    let books = Books::default();
+    let mut random = fastrand::Rng::with_seed(3);
+    let (mut alive, mut days, mut rig) = (0, Vec::new(), None);
+    alive += live(|| {
+        let rules = Arc::new(ArcSwap::from_pointee(Rules::new(&config)));
+        let store = Arc::new(Store::new(1, series.clone()));
+        rig = Some((Pipeline::new(rules, store.clone(), 0), store));
+    });
+    let (mut pipeline, store) = rig.unwrap();
+    for day in 0..14_u64 {
+        let gone_before = evicted();
+        let (mut of_day, mut beside) = (0, 0);
+        for hour in 0..24 {
+            let start = Duration::from_secs((day * 24 + hour) * 3600);
+            let text = |longest| "x".repeat(random.usize(..longest));
+            let lines = lines_of_an_hour(day, hour, text);
+            alive += live(|| {
+                // Two sights, and room for what asks again once the sweep has been.
+                for (seconds, is_sent) in [(0, true), (1, true), (2, false), (3, false), (6, true)] {
+                    let now = start + Duration::from_secs(seconds);
+                    pipeline.begin(now);
+                    if is_sent {
+                        lines.iter().for_each(|line| pipeline.datagram(line.as_bytes()));
+                    }
+                    pipeline.end(&books);
+                    store.sweep(tick(now), &limits);
+                }
+            });
+            of_day += alive;
+            beside += alive - series.bytes.load(Relaxed) as i64;
+        }
+        let gone = evicted() - gone_before;
+        assert!(day == 0 || gone > 2000, "day {day}: only {gone} series gave way to others");
+        days.push((of_day / 24, beside / 24));
+    }
+    // The lengths of names and texts are random, so days differ by a few per cent.
+    let steady = &days[1..];
+    let within = |what: &str, of: &dyn Fn(&(i64, i64)) -> i64, per_cent: i64| {
+        let (least, most) = (steady.iter().map(of).min().unwrap(), steady.iter().map(of).max().unwrap());
+        assert!((most - least) * 100 <= least * per_cent, "{what} of a day are {least} to {most}: {days:?}");
+        let mean = |days: &[(i64, i64)]| days.iter().map(of).sum::<i64>() / days.len() as i64;
+        let (first, last) = (mean(&steady[..4]), mean(&steady[9..]));
+        assert!(last * 100 <= first * 103, "{what} are {first} in the first four days, {last} in the last: {days:?}");
+    };
+    within("live bytes", &|day| day.0, 10);
+    within("live bytes beside those charged to series", &|day| day.1, 10);
+    let recorded: u64 = SampleType::ALL.iter().map(|kind| pipeline.tally().recorded_of(*kind)).sum();
+    assert!(recorded > 200_000, "{recorded}");
+}
+
+/// What a busy bot sends in one hour: little of it was ever there before, and what comes again is as long as any.
+fn lines_of_an_hour(day: u64, hour: u64, mut text: impl FnMut(usize) -> String) -> Vec<String> {
+    let now = day * 24 + hour;
+    let mut lines = Vec::new();
+    for n in 0..150 {
+        let (chat, user) = (now * 1000 + n, day * 100 + n % 100);
+        lines.push(format!("bot.messages:1|c|#user_id:{user},chat_id:{chat}{}", text(60)));
+        lines.push(format!("bot.updates:1|c|#chat_id:{chat},kind:{}", text(20)));
+        // Gauges ask for places of their own, where counters go on with fewer labels.
+        lines.push(format!("bot.queue:{n}|g|#chat_id:{chat}{}", text(200)));
+        if n % 3 == 0 {
+            lines.push(format!("bot.tags:1|c|#chat_id:{chat},bare,empty:,long:{}", text(600)));
+        }
+        if n % 10 == 0 {
+            lines.push(format!("bot.latency:{n}|ms|#chat_id:{chat}"));
+            lines.push(format!("bot.release_{day}.feature_{chat}.{}:1|c", text(40)));
+            lines.push(format!("bot.size_{now}_{}:{n}|h", n / 30));
+        }
+        lines.push(format!("bot.commands:1|c|#command:c{},user_id:{user}", n % 20));
+    }
+    lines
 }

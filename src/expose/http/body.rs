@@ -14,6 +14,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
+use super::MAX_BUFFER_BYTES;
 use crate::expose::lifecycle::Lifecycle;
 use crate::expose::negotiate::Coding;
 use crate::expose::{Exposition, PIECE_BYTES};
@@ -23,6 +24,23 @@ const COMPRESS_FROM_BYTES: usize = 1024;
 
 /// Most pieces made in one poll: 1 MiB, some milliseconds with compression.
 const PIECES_PER_POLL: usize = 16;
+
+/// What the state of a compressed stream takes.
+const GZIP_BYTES: usize = 384 * 1024;
+
+/// What a connection keeps beside its buffers: its task, its head.
+const TASK_BYTES: usize = 16 * 1024;
+
+/// The most bytes of a connection, if no piece is longer than its due by more than `over`, and no answer that comes whole
+/// longer than `whole`.
+///
+/// Its request, and what it gathers before it waits for its reader. Then, of a scrape, a frame more in a buffer that
+/// doubled, the state of the compression, and the piece before it; or a whole answer, copied once. 600 KiB were measured
+/// of compressed scrapes that nobody read on, and 95 of plain ones.
+pub fn connection_bytes(over: usize, whole: usize) -> usize {
+    let frame = PIECE_BYTES + PIECE_BYTES / 8 + over;
+    TASK_BYTES + 2 * MAX_BUFFER_BYTES + (4 * frame + GZIP_BYTES).max(2 * whole)
+}
 
 /// Level 1 takes a third of the time of level 6, and the text repeats so much that either is a small part of it.
 const LEVEL: Compression = Compression::new(1);

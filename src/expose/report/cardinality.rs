@@ -2,12 +2,13 @@
 
 use serde_json::{Value, json};
 
+use super::Report;
 use super::hints::hints;
-use super::{Census, Report};
+use crate::aggregate::census::{Census, FamilyFigures, LabelFigures};
 
 /// The answer, with `most` families and labels.
 pub(super) fn cardinality(report: &Report, most: usize) -> Value {
-    let census = report.census();
+    let census = report.store.census();
     let figures = report.telemetry.figures();
     let refused = report.refusals.latest();
     let hints: Vec<Value> =
@@ -17,7 +18,7 @@ pub(super) fn cardinality(report: &Report, most: usize) -> Value {
         "families": families(report, &census, most),
         "families_in_all": census.families.len(),
         "labels": labels(&census, most),
-        "limited": limited(report, &census),
+        "limited": limited(report, &census, most),
         "hints": hints,
     })
 }
@@ -25,7 +26,7 @@ pub(super) fn cardinality(report: &Report, most: usize) -> Value {
 /// Families, the costliest first.
 pub(super) fn families(report: &Report, census: &Census, most: usize) -> Vec<Value> {
     let in_all = report.telemetry.series().sample_lines.load(std::sync::atomic::Ordering::Relaxed).max(1) as f64;
-    let family = |family: &super::FamilyFigures| {
+    let family = |family: &FamilyFigures| {
         json!({
             "name": family.name,
             "type": family.kind.word(),
@@ -33,7 +34,7 @@ pub(super) fn families(report: &Report, census: &Census, most: usize) -> Vec<Val
             "share": family.lines as f64 / in_all,
             "series": family.series,
             "overflow": family.overflows,
-            "labels": family.labels.iter().map(|(name, values)| json!({ "name": name, "values": values }))
+            "labels": family.labels.iter().map(|(name, values)| json!({ "name": &**name, "values": values }))
                 .collect::<Vec<_>>(),
             "limits": family.limits.iter().map(|hits| report.limit_hits(hits)).collect::<Vec<_>>(),
         })
@@ -43,9 +44,9 @@ pub(super) fn families(report: &Report, census: &Census, most: usize) -> Vec<Val
 
 /// Label names, those sent with the most values first.
 fn labels(census: &Census, most: usize) -> Vec<Value> {
-    let label = |label: &super::LabelFigures| {
+    let label = |label: &LabelFigures| {
         json!({
-            "name": label.name,
+            "name": &*label.name,
             "seen": label.seen.round(),
             "most_in_a_family": label.most,
             "families": label.families,
@@ -55,14 +56,15 @@ fn labels(census: &Census, most: usize) -> Vec<Value> {
 }
 
 /// What hit a limit, the latest first.
-fn limited(report: &Report, census: &Census) -> Vec<Value> {
+fn limited(report: &Report, census: &Census, most: usize) -> Vec<Value> {
+    let mut hits: Vec<_> =
+        census.families.iter().flat_map(|family| family.limits.iter().map(move |hits| (family, hits))).collect();
+    hits.sort_by_key(|(_, hits)| std::cmp::Reverse(hits.last));
     let mut all: Vec<(u64, Value)> = Vec::new();
-    for family in &census.families {
-        for hits in &family.limits {
-            let mut entry = report.limit_hits(hits);
-            entry["family"] = family.name.as_str().into();
-            all.push((hits.last, entry));
-        }
+    for (family, hits) in hits.into_iter().take(most) {
+        let mut entry = report.limit_hits(hits);
+        entry["family"] = family.name.as_str().into();
+        all.push((hits.last, entry));
     }
     if let Some(away) = &census.turned_away {
         let (first, last) = (report.unix(away.first), report.unix(away.last));
@@ -70,5 +72,5 @@ fn limited(report: &Report, census: &Census) -> Vec<Value> {
         all.push((away.last, entry));
     }
     all.sort_by_key(|(last, _)| std::cmp::Reverse(*last));
-    all.into_iter().map(|(_, entry)| entry).collect()
+    all.into_iter().map(|(_, entry)| entry).take(most).collect()
 }

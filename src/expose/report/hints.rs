@@ -6,8 +6,7 @@
 
 use serde_json::{Value, json};
 
-use super::Census;
-use crate::aggregate::census::{FamilyFigures, LabelFigures, Observed};
+use crate::aggregate::census::{Census, FamilyFigures, LabelFigures, Observed};
 use crate::config::{GaugeSign, Loaded, MsUnit, paste};
 use crate::model::DropReason;
 use crate::telemetry::refusals::Refused;
@@ -61,7 +60,7 @@ fn labels(census: &Census, loaded: &Loaded) -> Vec<Hint> {
     let full = census.labels.iter().filter(|label| label.most >= most as u64 && label.seen > most as f64 * CERTAIN);
     let hint = |label: &LabelFigures| {
         let (name, seen) = (&label.name, label.seen.round());
-        let bucketed = loaded.config.bucketing.iter().find(|rule| rule.label == *name);
+        let bucketed = loaded.config.bucketing.iter().find(|rule| *rule.label == **name);
         if bucketed.is_some() || seen < UNBOUNDED * most as f64 {
             let enough = bucketed.map_or(seen * CERTAIN, |rule| f64::from(rule.count));
             let enough = ((enough / 100.0).ceil() * 100.0) as i64;
@@ -84,7 +83,7 @@ fn labels(census: &Census, loaded: &Loaded) -> Vec<Hint> {
             while loaded.config.bucketing.iter().any(|rule| rule.label == label) {
                 label.push('_');
             }
-            let rule = paste::table([("tags", vec![name.as_str()].into()), ("label", label.into())]);
+            let rule = paste::table([("tags", vec![&**name].into()), ("label", label.into())]);
             Hint {
                 kind: "unbounded_tag",
                 text: text + "let a bucket stand for it, or take it out by labels.drop.",
@@ -94,7 +93,7 @@ fn labels(census: &Census, loaded: &Loaded) -> Vec<Hint> {
             Hint {
                 kind: "unbounded_tag",
                 text: text + "take it out, or let a bucket stand for it by [[bucketing]].",
-                toml: paste::add(loaded, "labels.drop", name.as_str()),
+                toml: paste::add(loaded, "labels.drop", &**name),
             }
         }
     };
@@ -105,15 +104,16 @@ fn labels(census: &Census, loaded: &Loaded) -> Vec<Hint> {
 fn beyond_the_last_bound(census: &Census) -> Vec<Hint> {
     let hint = |family: &FamilyFigures| {
         let observed = family.observed.as_ref()?;
-        let (last, before) = (*observed.bounds.last()?, observed.bounds.len());
+        let before = observed.bounds.upper();
+        let last = *before.last()?;
         if observed.count < ENOUGH || observed.beyond < BEYOND * observed.count {
             return None;
         }
         // What lies within the bounds sums up to no more than each bucket's bound allows, so this is the least mean.
         let mean = ((observed.sum - (observed.count - observed.beyond) * last) / observed.beyond).max(last);
-        let mut bounds = observed.bounds.clone();
+        let mut bounds = before.to_vec();
         let mut next = if last > 0.0 { last * 2.0 } else { 1.0 };
-        while bounds.len() < before + 2 || (next <= mean * 4.0 && bounds.len() < before + 6) {
+        while bounds.len() < before.len() + 2 || (next <= mean * 4.0 && bounds.len() < before.len() + 6) {
             bounds.push(next);
             next *= 2.0;
         }
@@ -211,7 +211,10 @@ fn signed_gauges(census: &Census, tally: &Tally, loaded: &Loaded) -> Option<Hint
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::aggregate::bounds::Bounds;
     use crate::config::{Sources, load};
     use crate::map::Kind;
 
@@ -229,7 +232,7 @@ mod tests {
     }
 
     fn label(name: &str, seen: f64, most: u64) -> LabelFigures {
-        LabelFigures { name: name.to_owned(), seen, most, families: 1 }
+        LabelFigures { name: name.into(), seen, most, families: 1 }
     }
 
     fn histogram(name: &str, timed: bool, [count, sum, first, beyond]: [f64; 4], bounds: &[f64]) -> FamilyFigures {
@@ -241,7 +244,7 @@ mod tests {
             lines: bounds.len() as u64 + 3,
             overflows: false,
             limits: Vec::new(),
-            observed: Some(Observed { count, sum, first, beyond, bounds: bounds.to_vec() }),
+            observed: Some(Observed { count, sum, first, beyond, bounds: Arc::new(Bounds::new(bounds)) }),
             labels: Vec::new(),
         }
     }

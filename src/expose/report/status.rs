@@ -70,7 +70,7 @@ pub(super) fn status(report: &Report) -> Value {
     let telemetry = &report.telemetry;
     let figures = telemetry.figures();
     let (recent, minute) = (Span::new(report, &figures, RECENT), Span::new(report, &figures, MINUTE));
-    let census = report.census();
+    let census = report.store.census();
     let refused = report.refusals.latest();
     let (in_force, hash, read_at) = telemetry.configuration();
     let (level, verdict) = verdict(report, &minute);

@@ -159,3 +159,37 @@ fn numbers_are_written_so_that_they_read_back_equal() {
         assert_eq!(String::from_utf8_lossy(&out).parse::<f64>(), Ok(value));
     }
 }
+
+/// Whatever a series is like, a piece costs a connection about as much.
+#[test]
+fn a_histogram_goes_on_in_the_next_piece_as_it_was_when_it_began() {
+    let bounds: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
+    let set = [format!("observer.buckets=[{}]", bounds.join(",")), "bucketing=[]".to_owned()];
+    let config = load(&Sources { file: None, set: set.into() }).unwrap_or_else(|problems| panic!("{problems}")).config;
+    let store = Arc::new(Store::new(1, Arc::default()));
+    let mut pipeline = Pipeline::new(Arc::new(ArcSwap::from_pointee(Rules::new(&config))), store.clone(), 0);
+    let long = "x".repeat(200);
+    let lines = [format!("a:5|h|#k:{long},l:{long}"), format!("a:7|h|#k:{long}"), "b:1|c".to_owned()];
+    lines.iter().for_each(|line| pipeline.datagram(line.as_bytes()));
+    let mut whole = Vec::new();
+    let mut pieces = store.begin(Format::Text);
+    while pieces.next(&mut whole) {}
+    let mut pieces = store.begin(Format::Text);
+    let (mut joined, mut more) = (Vec::new(), true);
+    while more {
+        let mut piece = Vec::new();
+        more = pieces.next(&mut piece);
+        assert!(piece.len() <= PIECE_BYTES + 3 * 600, "{}", piece.len());
+        joined.push(String::from_utf8(piece).expect("labels were UTF-8"));
+        // What comes meanwhile is in series that are yet to be read, and in none that was begun.
+        lines.iter().for_each(|line| pipeline.datagram(line.as_bytes()));
+    }
+    assert!(joined.len() > 8, "{}", joined.len());
+    let (joined, whole) = (joined.concat(), String::from_utf8(whole).expect("labels were UTF-8"));
+    let without_numbers = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.rsplit_once(' ').expect("a line has a value").0.to_owned()).collect()
+    };
+    assert_eq!(without_numbers(&joined), without_numbers(&whole));
+    let of_first: Vec<&str> = joined.lines().filter(|line| line.contains(",l=\"")).collect();
+    assert!(of_first[5..].iter().all(|line| line.ends_with(if line.contains("_sum") { " 5" } else { " 1" })));
+}
