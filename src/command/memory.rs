@@ -236,7 +236,7 @@ mod tests {
             ("listen.max_line_bytes=65536", &["workers", "connections"]),
             ("cardinality.identity_cache_bytes=65536", &["identity caches", "allocator"]),
             ("cardinality.max_bytes=1048576", &["series", "allocator"]),
-            ("cardinality.max_families=1", &["families", "allocator"]),
+            ("cardinality.max_families=1", &["families", "reports", "allocator"]),
             ("observer.buckets=[1]", &["families", "allocator"]),
             ("rate_limit.family_samples_per_second=1", &["quotas"]),
             ("distinct.registers=16", &["unique users"]),
@@ -247,7 +247,7 @@ mod tests {
                 &["workers", "identity caches", "families", "unique users", "heavy hitters", "streams", "allocator"],
             ),
             ("relay.targets=['127.0.0.1:9125']", &["relay"]),
-            ("labels.max_count=1", &["workers"]),
+            ("labels.max_count=1", &["workers", "connections"]),
         ] {
             let memory = of(&[set]);
             let differ = default.parts.iter().zip(&memory.parts).filter(|(a, b)| a.bytes != b.bytes);

@@ -268,17 +268,18 @@ fn two_weeks_of_churn_leave_as_much_alive_as_two_days() {
         assert!(day == 0 || gone > 2000, "day {day}: only {gone} series gave way to others");
         days.push((of_day / 24, beside / 24));
     }
-    // The lengths of names and texts are random, so days differ by a few per cent.
+    // Lengths of names and texts are random, and so is when a table shrinks: days differ by a few per cent. Eight bytes kept
+    // of each series that went would be a third more after ten days.
     let steady = &days[1..];
     let within = |what: &str, of: &dyn Fn(&(i64, i64)) -> i64, per_cent: i64| {
         let (least, most) = (steady.iter().map(of).min().unwrap(), steady.iter().map(of).max().unwrap());
         assert!((most - least) * 100 <= least * per_cent, "{what} of a day are {least} to {most}: {days:?}");
         let mean = |days: &[(i64, i64)]| days.iter().map(of).sum::<i64>() / days.len() as i64;
         let (first, last) = (mean(&steady[..4]), mean(&steady[9..]));
-        assert!(last * 100 <= first * 103, "{what} are {first} in the first four days, {last} in the last: {days:?}");
+        assert!(last * 100 <= first * 108, "{what} are {first} in the first four days, {last} in the last: {days:?}");
     };
-    within("live bytes", &|day| day.0, 10);
-    within("live bytes beside those charged to series", &|day| day.1, 10);
+    within("live bytes", &|day| day.0, 15);
+    within("live bytes beside those charged to series", &|day| day.1, 15);
     let recorded: u64 = SampleType::ALL.iter().map(|kind| pipeline.tally().recorded_of(*kind)).sum();
     assert!(recorded > 200_000, "{recorded}");
 }
