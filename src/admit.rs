@@ -62,6 +62,10 @@ pub struct Limits {
     pub keep_labels: Vec<String>,
     /// How long a series must have been idle to give way at a limit.
     pub evict_idle_after: Duration,
+    /// How long a series may be idle at all, where its family says nothing else; zero is for ever.
+    pub idle_ttl: Duration,
+    /// How long a new counter is shown as 0.
+    pub zero_first: Duration,
 }
 
 impl Limits {
@@ -76,6 +80,8 @@ impl Limits {
             simplify_at: cardinality.simplify_at,
             keep_labels: cardinality.keep_labels.clone(),
             evict_idle_after: cardinality.evict_idle_after,
+            idle_ttl: cardinality.idle_ttl,
+            zero_first: cardinality.zero_first,
         }
     }
 
@@ -140,6 +146,8 @@ mod tests {
             simplify_at: 0.8,
             keep_labels: Vec::new(),
             evict_idle_after: Duration::ZERO,
+            idle_ttl: Duration::ZERO,
+            zero_first: Duration::ZERO,
         }
     }
 

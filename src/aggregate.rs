@@ -15,7 +15,7 @@ mod sweep;
 mod tables;
 mod values;
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::admit::Gate;
@@ -119,6 +119,10 @@ pub struct Wanted<'a> {
     pub sample: Option<SampleType>,
     /// Bounds, if this makes a histogram family.
     pub bounds: &'a Arc<Bounds>,
+    /// Seconds that a series of the family may be idle, 0 for ever; `None` leaves it to `cardinality.idle_ttl`.
+    pub ttl: Option<Tick>,
+    /// Which rules ask; later ones have a higher number, and may make a family anew.
+    pub generation: u64,
     /// Rendered labels of the overflow series.
     pub overflow_labels: &'a str,
     /// How often it was seen.
@@ -135,6 +139,8 @@ pub struct Store {
     gauges: Arc<Shard>,
     grace: Arc<Grace>,
     sweep: Mutex<Sweep>,
+    /// Counters made after this tick are shown as 0 yet; [`Tick::MAX`] shows all as they are.
+    shown_until: AtomicU64,
     books: Arc<SeriesBooks>,
 }
 
@@ -147,6 +153,7 @@ impl Store {
             gauges: Arc::default(),
             grace: Arc::new(Grace::new(workers)),
             sweep: Mutex::default(),
+            shown_until: AtomicU64::new(Tick::MAX),
             books,
         }
     }
@@ -192,11 +199,9 @@ impl Store {
             tables: self.lock(),
             shards: self.shards.iter().map(|shard| shard.read()).collect(),
             gauges: self.gauges.read(),
+            shown_until: self.shown_until.load(Relaxed),
         }
     }
-
-    /// Other rules come into force: what they would make anew is made anew when it is next asked for.
-    pub fn rules_change(&self) {}
 
     fn publish(&self, tables: &Tables) {
         let counts = &tables.counts;
@@ -224,6 +229,7 @@ pub struct Reader<'a> {
     tables: MutexGuard<'a, Tables>,
     shards: Vec<ShardReader<'a>>,
     gauges: ShardReader<'a>,
+    shown_until: Tick,
 }
 
 impl Reader<'_> {
@@ -254,6 +260,13 @@ impl Reader<'_> {
             Kind::Gauge => self.gauges.get(series.cell.plus(1)),
             _ => self.sum(series.cell.plus(1)),
         }
+    }
+
+    /// The value of a counter as it is shown: 0 for a while once it is made, if `cardinality.zero_first` says so.
+    #[inline]
+    pub fn shown(&self, kind: Kind, series: &Series) -> f64 {
+        let is_new = kind == Kind::Counter && series.made > self.shown_until && series.made != Tick::MAX;
+        if is_new { 0.0 } else { self.value(kind, series) }
     }
 
     /// The observation counts of a histogram by bucket, not cumulative, into `counts`; returns the sum of values.

@@ -359,6 +359,10 @@ pub struct Cardinality {
     pub simplify_at: f64,
     /// Labels that a simplified series keeps; legal names.
     pub keep_labels: Vec<String>,
+    /// How long a series may be idle before it goes, limits or not; zero is for ever.
+    pub idle_ttl: Duration,
+    /// How long a new counter is shown as 0 before its value is; zero shows it at once.
+    pub zero_first: Duration,
     /// How long a series must have been idle to give way at a limit.
     pub evict_idle_after: Duration,
     /// Bytes of identity cache for each worker.
@@ -619,6 +623,8 @@ mod tests {
                 new_series_per_second: 10_000,
                 simplify_at: 0.8,
                 keep_labels: Vec::new(),
+                idle_ttl: Duration::ZERO,
+                zero_first: Duration::ZERO,
                 evict_idle_after: Duration::from_secs(600),
                 identity_cache_bytes: 4_194_304,
             },

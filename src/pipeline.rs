@@ -51,6 +51,8 @@ const EXACT: Sampling = Sampling {
 
 /// Everything that the stages are told by the configuration; swapped as a whole.
 pub struct Rules {
+    /// Rules that come into force later have a higher number.
+    pub generation: u64,
     /// Dialects and signs.
     pub parse: Parse,
     /// Bucketed and dropped tags.
@@ -92,6 +94,7 @@ impl Rules {
         labels.render(&mut overflow_labels);
         Self {
             parse: config.parse.clone(),
+            generation: 0,
             tags: TagRules::new(&config.bucketing, &config.labels, config.parse.container_id_label.is_some()),
             mapper: Mapper::new(config),
             insight: Arc::new(Insight::new(config)),
@@ -468,6 +471,8 @@ impl Stages {
             kind,
             sample: Some(sample.kind),
             bounds: &rules.bounds,
+            ttl: None,
+            generation: rules.generation,
             overflow_labels: &rules.overflow_labels,
             sight,
             now: self.now,

@@ -88,10 +88,9 @@ impl InForce {
             Ok(rules) => rules,
             Err(error) => {
                 warn!(%error, "nothing is relayed");
-                Rules::new(&loaded.config)
+                Rules { generation: self.rules.load().generation + 1, ..Rules::new(&loaded.config) }
             }
         };
-        self.store.rules_change();
         declare(&loaded.config, &rules, &self.store);
         self.rules.store(Arc::new(rules));
         self.telemetry.series().limit.store(loaded.config.cardinality.max_series, Relaxed);
@@ -131,6 +130,9 @@ pub fn rules(config: &Config, before: Option<(&Config, &Rules)>, relay: &Arc<Rel
         Some((old, rules)) if old.relay == config.relay => rules.relay.clone(),
         _ => Relay::start(&config.relay, relay.clone())?.map(Arc::new),
     };
+    if let Some((_, before)) = before {
+        rules.generation = before.generation + 1;
+    }
     if let Some((old, before)) = before
         && old.bucketing == config.bucketing
         && old.heavy_hitters == config.heavy_hitters
@@ -171,6 +173,8 @@ fn declare(config: &Config, rules: &Rules, store: &Store) {
             kind,
             sample: None,
             bounds: &rules.bounds,
+            ttl: None,
+            generation: rules.generation,
             overflow_labels: &rules.overflow_labels,
             sight: Sight::First,
             // As if used in the far future: never idle.

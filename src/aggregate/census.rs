@@ -187,7 +187,7 @@ impl Store {
                 observed.beyond += counts.last().copied().unwrap_or(0.0);
             }
             if series.len() <= CHUNK {
-                observed.bounds = family.shared_bounds();
+                observed.bounds = family.bounds().clone();
                 return Some(observed);
             }
             start += CHUNK;

@@ -1,4 +1,4 @@
-//! Removes series that are idle while others wait for their place.
+//! Removes series that are idle: too long, or while others wait for their place; and those that a reload replaced.
 //!
 //! In: the time, once a second, and what second sights would have needed. Out: series removed, the longest idle first.
 //! Always: no sample is lost: a series is marked, every worker forgets it, and only one that was not used meanwhile goes;
@@ -8,9 +8,9 @@ use std::collections::BinaryHeap;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Store;
 use super::grace::Doomed;
 use super::tables::SeriesId;
+use super::{Family, Reader, Series, Store};
 use crate::admit::Limits;
 use crate::clock::Tick;
 use crate::map::Kind;
@@ -24,12 +24,25 @@ const CHUNK: usize = 16_384;
 const RESERVED: Tick = 5;
 /// Series removed under one lock.
 const REMOVED: usize = 128;
+/// Series looked at in a second for their time to live; of more, each is looked at every few seconds.
+const LOOKED_AT: usize = 131_072;
 
 /// What the sweep remembers from one second to the next.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     /// Marked series, with the last use they were marked for.
-    pending: Vec<(SeriesId, Tick)>,
+    pending: Vec<(SeriesId, Tick, ExpiryCause)>,
+    /// Families that others have replaced, and that workers are to forget.
+    retired: Vec<Family>,
+    /// Where the search for series past their time goes on.
+    cursor: Cursor,
+}
+
+/// A family and one of its series, by their places.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    family: usize,
+    series: usize,
 }
 
 /// A series that could go: those idle longest are the least.
@@ -38,39 +51,67 @@ struct Candidate {
     last_used: Tick,
     id: SeriesId,
     lines: u64,
+    cause: ExpiryCause,
 }
 
 impl Store {
     /// Takes the next step; to be called about once a second.
     ///
     /// Removes what was marked before, once every worker has forgotten it, and marks as many idle series as others have
-    /// asked for since. Reads all series only if somebody asked.
+    /// asked for since, and those past their time to live. Reads all series only if somebody asked, or there is such a
+    /// time.
     pub fn sweep(&self, now: Tick, limits: &Limits) {
         let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.show(now, limits);
         if !self.grace.is_passed() {
             return;
         }
-        {
+        let retired = {
             let mut tables = self.lock();
             if now >= tables.reserved_until {
                 tables.reserved_lines = 0;
             }
-        }
+            std::mem::take(&mut tables.retired)
+        };
+        std::mem::replace(&mut sweep.retired, retired).iter().for_each(|family| self.bury(family));
         let pending = std::mem::take(&mut sweep.pending);
         // Reduced without a shortcut: each part is to be removed.
         let names = pending.chunks(REMOVED).fold(false, |names, part| self.remove(part, now) | names);
-        let mut doomed = self.mark(self.candidates(now, limits), &mut sweep.pending);
+        let chosen = self.candidates(now, limits, &mut sweep.cursor);
+        let mut doomed = self.mark(chosen, &mut sweep.pending);
         doomed.names = names;
+        sweep.retired.iter().flat_map(Family::places).for_each(|place| doomed.add(&place));
         if !doomed.is_empty() {
             self.grace.begin(doomed);
         }
     }
 
+    /// Says up to when a counter must have been made to be shown as it is.
+    fn show(&self, now: Tick, limits: &Limits) {
+        let hidden = limits.zero_first.as_secs();
+        let until = if hidden == 0 { Tick::MAX } else { now.saturating_sub(hidden) };
+        self.shown_until.store(until, Relaxed);
+    }
+
+    /// Clears the cells of a family that was replaced, and gives back what it held.
+    fn bury(&self, family: &Family) {
+        let mut reader = self.read();
+        let cells = family.kind().cells(family.bounds());
+        let mut gone = 0;
+        for series in family.series().iter().flatten() {
+            reader.shards.iter().for_each(|shard| shard.clear(series.cell, cells));
+            gone += 1;
+        }
+        reader.tables.bury(family);
+        self.books.expired[ExpiryCause::Reload.index()].fetch_add(gone, Relaxed);
+        self.publish(&reader.tables);
+    }
+
     /// Removes marked series that were not used since; says whether a family went with its last.
-    fn remove(&self, pending: &[(SeriesId, Tick)], now: Tick) -> bool {
+    fn remove(&self, pending: &[(SeriesId, Tick, ExpiryCause)], now: Tick) -> bool {
         let mut names = false;
         let mut reader = self.read();
-        for (id, marked_at) in pending.iter().copied() {
+        for (id, marked_at, cause) in pending.iter().copied() {
             let Some(family) = reader.tables.family_mut(id.family, id.serial) else { continue };
             let kind = family.kind();
             let cells = kind.cells(family.bounds());
@@ -86,65 +127,76 @@ impl Store {
                 }
                 let lines = reader.tables.counts.used.lines;
                 names |= reader.tables.remove(id);
-                reader.tables.reserved_lines += lines - reader.tables.counts.used.lines;
-                reader.tables.reserved_until = now + RESERVED;
-                self.books.expired[ExpiryCause::Evicted.index()].fetch_add(1, Relaxed);
+                if cause == ExpiryCause::Evicted {
+                    reader.tables.reserved_lines += lines - reader.tables.counts.used.lines;
+                    reader.tables.reserved_until = now + RESERVED;
+                }
+                self.books.expired[cause.index()].fetch_add(1, Relaxed);
             }
         }
         self.publish(&reader.tables);
         names
     }
 
-    /// The series idle longest, as many as make room for what was asked for.
-    fn candidates(&self, now: Tick, limits: &Limits) -> Vec<Candidate> {
-        let mut wanted = {
+    /// Series past their time to live, and of the others those idle longest, as many as make room for what was asked
+    /// for.
+    fn candidates(&self, now: Tick, limits: &Limits, cursor: &mut Cursor) -> Vec<Candidate> {
+        let (mut wanted, any_ttl) = {
             let mut tables = self.lock();
             let mut wanted = std::mem::take(&mut tables.wanted);
             // What lacks bytes is given as many lines as hold them on average.
             let used = tables.counts.used;
             let lines = u128::from(wanted.bytes) * u128::from(used.lines) / u128::from(used.bytes.max(1));
             wanted.of_all = wanted.of_all.max(lines as u64);
-            wanted
+            (wanted, tables.any_ttl || !limits.idle_ttl.is_zero())
         };
         let any = wanted.of_all > 0 || !wanted.of_family.is_empty();
-        let Some(latest) = now.checked_sub(limits.evict_idle_after.as_secs()).filter(|_| any) else {
-            return Vec::new();
+        let latest = now.checked_sub(limits.evict_idle_after.as_secs()).filter(|_| any);
+        let (mut at, most) = match latest {
+            Some(_) => (Cursor::default(), usize::MAX),
+            None if any_ttl => (*cursor, LOOKED_AT),
+            None => return Vec::new(),
         };
+        let default_ttl = limits.idle_ttl.as_secs();
         let mut longest = BinaryHeap::new();
-        let (mut number, mut start) = (0, 0);
-        loop {
-            let reader = self.read();
-            let mut left = CHUNK;
-            while left > 0 && number < reader.families().len() {
-                let family = reader.families()[number].as_ref();
-                let series = family.map_or(&[][..], |family| family.series());
-                let end = series.len().min(start + left);
-                for (place, series) in (start..end).zip(&series[start.min(end)..end]) {
-                    let (Some(family), Some(series)) = (family, series) else { continue };
-                    let overflow = family.is_overflow(place as u32);
-                    let last_used = reader.last_used(family.kind(), series);
-                    if wanted.of_all == 0 && !wanted.of_family.contains_key(&(number as u32)) {
-                        continue;
-                    }
-                    if last_used > latest || (overflow && !family.is_overflow_only()) {
-                        continue;
-                    }
-                    let id = SeriesId { family: number as u32, serial: family.serial(), place: place as u32 };
-                    let lines = if overflow { 0 } else { family.kind().lines(family.bounds()) };
-                    longest.push(Candidate { last_used, id, lines });
-                    if longest.len() > MOST {
-                        longest.pop();
-                    }
-                }
-                left -= (end - start.min(end)).max(1);
-                (number, start) = if end < series.len() { (number, end) } else { (number + 1, 0) };
+        let mut look = |reader: &Reader<'_>, at: Cursor, family: &Family, series: &Series| {
+            let last_used = reader.last_used(family.kind(), series);
+            let overflow = family.is_overflow(at.series as u32);
+            if overflow && !family.is_overflow_only() {
+                return;
             }
-            if number >= reader.families().len() {
+            let ttl = family.ttl(default_ttl);
+            let cause = if ttl > 0 && now.saturating_sub(last_used) >= ttl {
+                ExpiryCause::Idle
+            } else if latest.is_some_and(|latest| last_used <= latest)
+                && (wanted.of_all > 0 || wanted.of_family.contains_key(&(at.family as u32)))
+            {
+                ExpiryCause::Evicted
+            } else {
+                return;
+            };
+            let id = SeriesId { family: at.family as u32, serial: family.serial(), place: at.series as u32 };
+            let lines = if overflow { 0 } else { family.kind().lines(family.bounds()) };
+            longest.push(Candidate { last_used, id, lines, cause });
+            if longest.len() > MOST {
+                longest.pop();
+            }
+        };
+        let mut left = most;
+        while left > 0 {
+            let looked = self.look_at(&mut at, left.min(CHUNK), &mut look);
+            left -= looked.min(left);
+            if looked == 0 {
+                at = Cursor::default();
                 break;
             }
         }
+        *cursor = at;
         let mut chosen = longest.into_sorted_vec();
         chosen.retain(|candidate| {
+            if candidate.cause == ExpiryCause::Idle {
+                return true;
+            }
             let of_family = wanted.of_family.get_mut(&candidate.id.family).filter(|lines| **lines > 0);
             let lines = of_family.unwrap_or(&mut wanted.of_all);
             let takes = *lines > 0;
@@ -154,16 +206,43 @@ impl Store {
         chosen
     }
 
+    /// Shows up to `most` places of series, from `at` on, and moves it on; how many there were, 0 past the last family.
+    fn look_at(
+        &self,
+        at: &mut Cursor,
+        most: usize,
+        look: &mut impl FnMut(&Reader<'_>, Cursor, &Family, &Series),
+    ) -> usize {
+        let reader = self.read();
+        let mut looked = 0;
+        while looked < most && at.family < reader.families().len() {
+            let family = reader.families()[at.family].as_ref();
+            let list = family.map_or(&[][..], |family| family.series());
+            let end = list.len().min(at.series + most - looked);
+            for (place, series) in (at.series..end).zip(&list[at.series.min(end)..end]) {
+                if let (Some(family), Some(series)) = (family, series) {
+                    look(&reader, Cursor { series: place, ..*at }, family, series);
+                }
+            }
+            looked += (end - at.series.min(end)).max(1);
+            *at = match end < list.len() {
+                true => Cursor { series: end, ..*at },
+                false => Cursor { family: at.family + 1, series: 0 },
+            };
+        }
+        looked
+    }
+
     /// Marks the candidates that are still there, and tells what workers have to forget.
-    fn mark(&self, candidates: Vec<Candidate>, pending: &mut Vec<(SeriesId, Tick)>) -> Doomed {
+    fn mark(&self, candidates: Vec<Candidate>, pending: &mut Vec<(SeriesId, Tick, ExpiryCause)>) -> Doomed {
         let mut doomed = Doomed::default();
         let mut tables = self.lock();
-        for Candidate { last_used, id, .. } in candidates {
+        for Candidate { last_used, id, cause, .. } in candidates {
             let Some(family) = tables.family_mut(id.family, id.serial) else { continue };
             let Some(series) = family.series_mut(id.place) else { continue };
             series.doomed = true;
             doomed.add(&family.place(id.place));
-            pending.push((id, last_used));
+            pending.push((id, last_used, cause));
         }
         doomed
     }

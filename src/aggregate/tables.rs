@@ -71,6 +71,10 @@ pub(super) struct Tables {
     pub(super) names: LabelNames,
     /// When names found no place for a family.
     pub(super) turned_away: Option<TurnedAway>,
+    /// Families that others have replaced, until every worker has forgotten their series.
+    pub(super) retired: Vec<Family>,
+    /// Some family has a time to live of its own.
+    pub(super) any_ttl: bool,
 }
 
 /// Lines wanted, by the limit that was in the way: only what counts against the same limit can make room.
@@ -116,6 +120,10 @@ pub struct Family {
     values: LabelValues,
     /// Whether `ms` samples went into it.
     timed: bool,
+    /// Seconds that a series may be idle, 0 for ever; `None` leaves it to the limits.
+    ttl: Option<Tick>,
+    /// The rules that asked for it last, as far as a higher number is later.
+    generation: u64,
     /// When it ran into each limit, for the first and for the last time.
     limited: [Option<(Tick, Tick)>; Limit::COUNT],
 }
@@ -164,17 +172,14 @@ impl Tables {
         let limits = &gate.limits;
         text.clear();
         labels.render(text);
-        let known = self.find(wanted.name);
+        let known = self.find(wanted.name).filter(|number| !self.replaced(*number, wanted));
         if let Some(number) = known {
-            let family = self.family(number);
+            let family = self.families[number as usize].as_mut().expect("it was found under the same lock");
             if family.kind != wanted.kind {
                 return Err(DropReason::TypeConflict);
             }
-            if wanted.sample == Some(SampleType::Timer)
-                && let Some(family) = &mut self.families[number as usize]
-            {
-                family.timed = true;
-            }
+            family.timed |= wanted.sample == Some(SampleType::Timer);
+            family.ttl = wanted.ttl;
             if let Some(placed) = self.existing(number, text) {
                 return Ok(placed);
             }
@@ -271,6 +276,38 @@ impl Tables {
         Ok(Placed { place, overflow: false, family: number, again })
     }
 
+    /// Whether a family had to go, since rules that came into force after those that made it want other bounds.
+    ///
+    /// Its name is free at once; its series go once every worker has forgotten them.
+    fn replaced(&mut self, number: u32, wanted: &Wanted<'_>) -> bool {
+        let Some(family) = self.families[number as usize].as_mut() else { return false };
+        if wanted.generation <= family.generation {
+            return false;
+        }
+        family.generation = wanted.generation;
+        if family.kind != wanted.kind || family.kind != Kind::Histogram || family.bounds == *wanted.bounds {
+            return false;
+        }
+        self.counts.families -= 1;
+        self.counts.used.lines -= family.lines;
+        let hash = self.hasher.hash_one(&*family.name);
+        if let Ok(entry) = self.by_name.find_entry(hash, |other| *other == number) {
+            entry.remove();
+        }
+        self.retired.extend(self.families[number as usize].take());
+        self.free.push(number);
+        true
+    }
+
+    /// Gives back what a family held that was replaced. The caller has cleared its cells, and nobody remembers them.
+    pub(super) fn bury(&mut self, family: &Family) {
+        let cells = family.kind.cells(&family.bounds);
+        for series in family.series.iter().flatten() {
+            self.sharded.give_back(series.cell, cells);
+        }
+        self.settle(family.held(), 0);
+    }
+
     /// Why a new series must be simplified, if it must.
     fn crowded(
         &self,
@@ -361,8 +398,11 @@ impl Tables {
             overflow: None,
             values: LabelValues::default(),
             timed: wanted.sample == Some(SampleType::Timer),
+            ttl: wanted.ttl,
+            generation: wanted.generation,
             limited: [None; Limit::COUNT],
         };
+        self.any_ttl |= wanted.ttl.is_some_and(|ttl| ttl > 0);
         self.settle(0, family.held());
         self.counts.families += 1;
         let number = self.free.pop().unwrap_or_else(|| {
@@ -522,14 +562,14 @@ impl Family {
         self.lines
     }
 
-    /// The same, shared.
-    pub(super) fn shared_bounds(&self) -> Arc<Bounds> {
-        self.bounds.clone()
-    }
-
     /// How many series it has, the overflow series among them.
     pub(super) fn len(&self) -> u64 {
         self.index.len() as u64
+    }
+
+    /// Seconds that its series may be idle, 0 for ever.
+    pub(super) fn ttl(&self, default: Tick) -> Tick {
+        self.ttl.unwrap_or(default)
     }
 
     /// Whether `ms` samples went into it.
@@ -647,6 +687,13 @@ impl Family {
             self.series[*place as usize].as_ref().is_some_and(|series| series.labels.as_bytes() == labels)
         };
         self.index.find(hasher.hash_one(labels), is_it).copied()
+    }
+
+    /// Where the values of all its series go.
+    pub(super) fn places(&self) -> impl Iterator<Item = Place> {
+        (0..self.series.len() as u32)
+            .filter(|place| self.series[*place as usize].is_some())
+            .map(|place| self.place(place))
     }
 
     /// Where the values of the series at `place` go.

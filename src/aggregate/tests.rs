@@ -18,6 +18,8 @@ fn limits(max_series: u64, max_series_per_family: u64, max_families: usize) -> L
         simplify_at: 1.0,
         keep_labels: Vec::new(),
         evict_idle_after: Duration::from_secs(600),
+        idle_ttl: Duration::ZERO,
+        zero_first: Duration::ZERO,
     }
 }
 
@@ -29,6 +31,8 @@ struct Bench {
     store: Store,
     bounds: Arc<Bounds>,
     gate: Gate,
+    ttl: Option<Tick>,
+    generation: u64,
 }
 
 impl Bench {
@@ -37,6 +41,8 @@ impl Bench {
             store: Store::new(2, Arc::default()),
             bounds: Arc::new(Bounds::new(&[1.0, 10.0])),
             gate: Gate::new(limits, 0),
+            ttl: None,
+            generation: 0,
         }
     }
 
@@ -47,8 +53,18 @@ impl Bench {
     /// Labels given as text are those of tags, but for `user_bucket`, which a rule made.
     fn place_at(&self, name: &str, kind: Kind, labels: &str, sight: Sight, now: Tick) -> Result<Placed, DropReason> {
         let overflow_labels = r#"overflow="true""#;
-        let wanted =
-            Wanted { name, written: name, kind, sample: None, bounds: &self.bounds, overflow_labels, sight, now };
+        let wanted = Wanted {
+            name,
+            written: name,
+            kind,
+            sample: None,
+            bounds: &self.bounds,
+            ttl: self.ttl,
+            generation: self.generation,
+            overflow_labels,
+            sight,
+            now,
+        };
         let mut set = LabelSet::default();
         for (name, value) in rendered(labels) {
             let origin = if name == "user_bucket" { Origin::Rule } else { Origin::Tag };
@@ -620,4 +636,140 @@ fn room_that_was_made_for_one_who_asked_is_not_given_to_a_passer_by() {
     assert!(bench.place_at("g", Kind::Gauge, "", Sight::First, 2002).is_err());
     bench.store.sweep(2007, &limits);
     assert!(bench.place_at("g", Kind::Gauge, "", Sight::First, 2008).is_ok());
+}
+
+/// Sweeps at each of these seconds; gives what is left.
+fn swept(bench: &Bench, seconds: std::ops::Range<Tick>) -> Vec<String> {
+    let limits = bench.gate.limits.clone();
+    seconds.for_each(|now| bench.store.sweep(now, &limits));
+    bench.read()
+}
+
+fn expired(bench: &Bench, cause: ExpiryCause) -> u64 {
+    bench.store.books.expired[cause.index()].load(Relaxed)
+}
+
+#[test]
+fn series_past_their_time_to_live_go_and_come_back_from_zero() {
+    let mut bench = Bench::new(Limits { idle_ttl: Duration::from_secs(100), ..wide() });
+    let mut recorder = bench.store.recorder(0);
+    for (name, kind) in [("a", Kind::Counter), ("g", Kind::Gauge), ("h", Kind::Histogram)] {
+        let placed = bench.place_at(name, kind, "", Sight::First, 1).unwrap();
+        recorder.set_time(if name == "g" { 50 } else { 1 });
+        recorder.record(&placed.place, 5.0, 1.0, false).unwrap();
+    }
+    bench.ttl = Some(20);
+    bench.place_at("short", Kind::Counter, "", Sight::First, 1).unwrap();
+    bench.ttl = Some(0);
+    bench.place_at("long", Kind::Counter, "", Sight::First, 1).unwrap();
+    assert_eq!(swept(&bench, 2..21).len(), 5);
+    assert_eq!(swept(&bench, 21..24).len(), 4, "its rule gives it 20 seconds");
+    assert_eq!(swept(&bench, 24..101).len(), 4);
+    assert_eq!(swept(&bench, 101..104), ["g{} 5", "long{} 0"], "100 seconds after the last sample");
+    assert_eq!(swept(&bench, 104..149).len(), 2);
+    assert_eq!(swept(&bench, 149..153), ["long{} 0"], "a rule that says 0 keeps it for ever");
+    assert_eq!((expired(&bench, ExpiryCause::Idle), bench.evicted()), (4, 0));
+    let placed = bench.place_at("a", Kind::Counter, "", Sight::First, 200).unwrap();
+    recorder.record(&placed.place, 1.0, 1.0, false).unwrap();
+    assert!(bench.read().contains(&"a{} 1".to_owned()), "its cells are zero again");
+}
+
+#[test]
+fn a_series_used_while_it_is_about_to_go_stays() {
+    let bench = Bench::new(Limits { idle_ttl: Duration::from_secs(10), ..wide() });
+    let limits = bench.gate.limits.clone();
+    let placed = bench.place_at("a", Kind::Counter, "", Sight::First, 1).unwrap();
+    let mut recorder = bench.store.recorder(0);
+    bench.store.sweep(11, &limits);
+    recorder.set_time(11);
+    recorder.record(&placed.place, 7.0, 1.0, false).unwrap();
+    bench.store.sweep(12, &limits);
+    assert_eq!((bench.read(), expired(&bench, ExpiryCause::Idle)), (vec!["a{} 7".to_owned()], 0));
+}
+
+#[test]
+fn a_family_larger_than_one_look_is_gone_in_time() {
+    let bench = Bench::new(Limits { idle_ttl: Duration::from_secs(10), ..limits(u64::MAX, u64::MAX, 100) });
+    for n in 0..10_000 {
+        bench.place_at("a", Kind::Counter, &format!("k=\"{n}\""), Sight::First, 1).unwrap();
+    }
+    assert!(swept(&bench, 11..30).is_empty());
+    assert_eq!(expired(&bench, ExpiryCause::Idle), 10_000);
+    assert_eq!(bench.store.books.families.load(Relaxed), 0);
+}
+
+#[test]
+fn other_bounds_of_later_rules_make_a_family_anew_and_nothing_else_does() {
+    let mut bench = Bench::new(wide());
+    for (name, kind) in [("a", Kind::Counter), ("h", Kind::Histogram), ("i", Kind::Histogram)] {
+        bench.record(name, kind, r#"k="1""#, 5.0, 1.0).unwrap();
+    }
+    let old = bench.place("h", Kind::Histogram, r#"k="1""#).unwrap();
+    // Rules of the same age that want other bounds, as two mapping rules for one name may: the first keeps it.
+    let first = std::mem::replace(&mut bench.bounds, Arc::new(Bounds::new(&[2.0])));
+    bench.record("h", Kind::Histogram, r#"k="1""#, 5.0, 1.0).unwrap();
+    assert!(bench.read().contains(&r#"h{k="1"} [0.0, 2.0, 0.0] 10"#.to_owned()), "{:?}", bench.read());
+    // Later rules.
+    bench.generation = 1;
+    bench.record("h", Kind::Histogram, r#"k="1""#, 5.0, 1.0).unwrap();
+    bench.record("a", Kind::Counter, r#"k="1""#, 5.0, 1.0).unwrap();
+    // A worker that has not seen them yet still writes where it did; nobody sees that any more.
+    bench.store.recorder(1).record(&old.place, 5.0, 1.0, false).unwrap();
+    let found = [r#"a{k="1"} 10"#, r#"h{k="1"} [0.0, 1.0] 5"#, r#"i{k="1"} [0.0, 1.0, 0.0] 5"#];
+    let sorted = |mut lines: Vec<String>| {
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(bench.read()), found);
+    assert_eq!(bench.store.books.families.load(Relaxed), 3);
+    assert_eq!(bench.store.books.sample_lines.load(Relaxed), 1 + 4 + 5);
+    let bytes = bench.store.books.bytes.load(Relaxed);
+    // Asked for with the bounds it has, it stays.
+    bench.bounds = first;
+    bench.record("i", Kind::Histogram, r#"k="1""#, 5.0, 1.0).unwrap();
+    assert_eq!(sorted(swept(&bench, 2..5))[2], r#"i{k="1"} [0.0, 2.0, 0.0] 10"#);
+    assert_eq!(expired(&bench, ExpiryCause::Reload), 1);
+    assert!(bench.store.books.bytes.load(Relaxed) < bytes, "what the old one held is given back");
+    // Its cells are zero for whoever gets them next.
+    bench.place("j", Kind::Histogram, "").unwrap();
+    assert!(bench.read().contains(&"j{} [0.0, 0.0, 0.0] 0".to_owned()), "{:?}", bench.read());
+}
+
+#[test]
+fn a_replaced_family_waits_for_a_worker_in_a_batch() {
+    let mut bench = Bench::new(wide());
+    let limits = bench.gate.limits.clone();
+    bench.record("h", Kind::Histogram, "", 5.0, 1.0).unwrap();
+    let mut worker = bench.store.passage(1);
+    assert!(worker.enter().is_none());
+    (bench.generation, bench.bounds) = (1, Arc::new(Bounds::new(&[2.0])));
+    bench.place("h", Kind::Histogram, "").unwrap();
+    (2..6).for_each(|now| bench.store.sweep(now, &limits));
+    assert_eq!(expired(&bench, ExpiryCause::Reload), 0);
+    worker.leave();
+    (6..8).for_each(|now| bench.store.sweep(now, &limits));
+    assert_eq!(expired(&bench, ExpiryCause::Reload), 1);
+}
+
+#[test]
+fn a_new_counter_is_shown_as_zero_for_a_while_and_nothing_else_is() {
+    let bench = Bench::new(Limits { zero_first: Duration::from_secs(15), ..wide() });
+    let limits = bench.gate.limits.clone();
+    let shown = |now| {
+        bench.store.sweep(now, &limits);
+        let reader = bench.store.read();
+        let families = reader.families().iter().flatten();
+        let value = |family: &Family| reader.shown(family.kind(), family.series().iter().flatten().next().unwrap());
+        families.map(value).collect::<Vec<f64>>()
+    };
+    shown(100);
+    for (name, kind) in [("a", Kind::Counter), ("g", Kind::Gauge)] {
+        let placed = bench.place_at(name, kind, "", Sight::First, 100).unwrap();
+        bench.store.recorder(0).record(&placed.place, 5.0, 1.0, false).unwrap();
+    }
+    let declared = bench.place_at("declared", Kind::Counter, "", Sight::First, Tick::MAX).unwrap();
+    bench.store.recorder(0).record(&declared.place, 3.0, 1.0, false).unwrap();
+    assert_eq!(shown(100), [0.0, 5.0, 3.0]);
+    assert_eq!(shown(114), [0.0, 5.0, 3.0]);
+    assert_eq!(shown(115), [5.0, 5.0, 3.0]);
 }

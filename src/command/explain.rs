@@ -172,6 +172,8 @@ impl<'a> Explainer<'a> {
             kind,
             sample: Some(sample.kind),
             bounds: &self.rules.bounds,
+            ttl: None,
+            generation: self.rules.generation,
             overflow_labels: &self.rules.overflow_labels,
             sight: Sight::First,
             now: 1,

@@ -335,8 +335,6 @@ impl Check<'_> {
         for (place, name) in raw.keep_labels.iter().enumerate() {
             self.require_at(is_label(name), &KeyPath::parse("cardinality.keep_labels").join(place));
         }
-        self.duration("cardinality.idle_ttl", &raw.idle_ttl, Duration::ZERO..=YEAR);
-        self.duration("cardinality.zero_first", &raw.zero_first, Duration::ZERO..=HOUR);
         let limit = 1..=1_000_000_000;
         let per_family = raw.max_series_per_family;
         Cardinality {
@@ -347,6 +345,8 @@ impl Check<'_> {
             new_series_per_second: u32::try_from(new_series).unwrap_or(0),
             simplify_at: raw.simplify_at,
             keep_labels: raw.keep_labels.clone(),
+            idle_ttl: self.duration("cardinality.idle_ttl", &raw.idle_ttl, Duration::ZERO..=YEAR),
+            zero_first: self.duration("cardinality.zero_first", &raw.zero_first, Duration::ZERO..=HOUR),
             evict_idle_after: self.duration("cardinality.evict_idle_after", &raw.evict_idle_after, 2 * SECOND..=YEAR),
             identity_cache_bytes: self.integer(
                 "cardinality.identity_cache_bytes",

@@ -152,8 +152,6 @@ pub(super) const PENDING: &[&str] = &[
     "observer.quantiles",
     "observer.max_age",
     "mapping",
-    "cardinality.idle_ttl",
-    "cardinality.zero_first",
 ];
 
 /// What is accepted at `path`; for an element of a list, what the list accepts.

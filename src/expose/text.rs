@@ -112,7 +112,7 @@ impl UserText {
     ) {
         let (name, labels, bounds) = (family.name(), series.labels(), family.bounds());
         if family.kind() != Kind::Histogram {
-            return write_sample(name, "", labels, None, reader.value(family.kind(), series), out);
+            return write_sample(name, "", labels, None, reader.shown(family.kind(), series), out);
         }
         let read = &mut self.read;
         read.sum = reader.histogram(bounds, series, &mut read.counts);

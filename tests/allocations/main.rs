@@ -157,6 +157,8 @@ fn series_take_no_more_bytes_than_they_are_charged() {
         simplify_at: 1.0,
         keep_labels: Vec::new(),
         evict_idle_after: Duration::from_secs(10),
+        idle_ttl: Duration::ZERO,
+        zero_first: Duration::ZERO,
     };
     let books = Arc::<SeriesBooks>::default();
     let bounds = Arc::new(Bounds::new(&[0.5; 12]));
@@ -187,6 +189,8 @@ fn series_take_no_more_bytes_than_they_are_charged() {
                     kind,
                     sample: None,
                     bounds: &bounds,
+                    ttl: None,
+                    generation: 0,
                     overflow_labels: "overflow=\"true\"",
                     sight: if random.u8(..10) == 0 { Sight::Second } else { Sight::First },
                     now: second,

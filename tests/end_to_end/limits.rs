@@ -123,3 +123,37 @@ fn a_declared_series_past_the_limits_is_a_warning_and_no_series() {
     sidecar.scrape().assert("statsieve_series", 2.0);
     sidecar.stop();
 }
+
+#[test]
+fn idle_series_go_after_their_time_and_return_from_zero() {
+    let sidecar = Sidecar::start(&["cardinality.idle_ttl=2s", "listen.workers=2"]);
+    sidecar.take(&["gone:5|c", "level:7|g", "wait:3|h"]);
+    let mut sent = 3.0;
+    sidecar.wait_until("all but the one in use are gone", |it| {
+        it.send(&["kept:1|c"]);
+        sent += 1.0;
+        let scrape = it.scrape();
+        ["gone_total", "level", "wait_count"].iter().all(|series| scrape.get(series).is_none())
+    });
+    let scrape = sidecar.settled(sent as u64);
+    scrape.assert("kept_total", sent - 3.0);
+    scrape.assert("statsieve_series_expired_total{cause=\"idle\"}", 3.0);
+    scrape.assert("statsieve_series_expired_total{cause=\"evicted\"}", 0.0);
+    sidecar.take(&["gone:2|c"]).assert("gone_total", 2.0);
+    sidecar.stop();
+}
+
+#[test]
+fn a_new_counter_is_zero_first_and_its_value_is_there_a_moment_later() {
+    let sidecar = Sidecar::start(&["cardinality.zero_first=2s"]);
+    sidecar.wait_until("a new counter is seen at 0", |it| {
+        // Slow machines may miss it for one name, and not for ever.
+        let name = format!("hits{}", it.scrape().value("statsieve_lines_total"));
+        it.send(&[&format!("{name}:3|c")]);
+        it.wait_until("it is there", |it| it.scrape().get(&format!("{name}_total")).is_some());
+        let seen = it.scrape().value(&format!("{name}_total"));
+        it.wait_until("its value is shown", |it| it.scrape().value(&format!("{name}_total")) == 3.0);
+        seen == 0.0
+    });
+    sidecar.stop();
+}

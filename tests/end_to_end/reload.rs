@@ -206,3 +206,29 @@ fn connections_relays_and_own_metrics_follow_a_reload() {
     assert_eq!(waiting.join().unwrap(), 200);
     sidecar.stop();
 }
+
+#[test]
+fn histograms_start_anew_with_other_bounds_and_all_others_go_on() {
+    let file = File::new(ON);
+    let sidecar = file.sidecar(&["listen.workers=1"]);
+    sidecar.take(&["wait:5|h", "size:5|h|#k:v", "hits:1|c"]);
+    file.write(&format!("{ON}[observer]\nbuckets = [1, 10]\n"));
+    assert_eq!(act(&sidecar, "POST", "/-/reload").status, 200);
+    let scrape = sidecar.scrape();
+    assert_eq!(scrape.value("wait_count"), 1.0, "until it is sent again");
+    sidecar.send(&["wait:7|h", "hits:1|c"]);
+    let scrape = sidecar.settled(5);
+    for (series, value) in [
+        ("wait_bucket{le=\"10.0\"}", 1.0),
+        ("wait_sum", 7.0),
+        ("size_bucket{k=\"v\",le=\"30.0\"}", 1.0),
+        ("hits_total", 2.0),
+    ] {
+        scrape.assert(series, value);
+    }
+    assert!(scrape.get("wait_bucket{le=\"30.0\"}").is_none(), "{}", scrape.text);
+    sidecar.wait_until("the old series is gone", |it| {
+        it.scrape().value("statsieve_series_expired_total{cause=\"reload\"}") == 1.0
+    });
+    sidecar.stop();
+}

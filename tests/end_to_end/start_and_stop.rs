@@ -165,12 +165,12 @@ fn the_log_is_one_json_object_a_line_if_asked() {
 
 #[test]
 fn keys_without_effect_are_named_in_one_warning() {
-    let sidecar = Sidecar::start(&["observer.max_age=5m", "cardinality.zero_first=15s"]);
+    let sidecar = Sidecar::start(&["observer.max_age=5m", "observer.native_factor=1.5"]);
     let log = sidecar.log();
     sidecar.stop();
     let warnings: Vec<&str> = log.lines().filter(|line| line.contains("no effect")).collect();
     assert_eq!(warnings.len(), 1, "{log}");
-    for key in ["observer.max_age", "cardinality.zero_first"] {
+    for key in ["observer.max_age", "observer.native_factor"] {
         assert!(warnings[0].contains(key), "{log}");
     }
 }
