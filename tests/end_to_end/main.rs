@@ -23,6 +23,7 @@ mod kernel_drops;
 mod limits;
 mod overload;
 mod prometheus;
+mod quota;
 mod recording;
 mod start_and_stop;
 mod tools;
