@@ -17,6 +17,7 @@ mod books;
 mod clients;
 mod command_line;
 mod exposition;
+mod flood;
 mod ground_truth;
 mod insight;
 mod kernel_drops;
