@@ -239,6 +239,7 @@ impl Stages {
     fn start_over(&mut self, rules: &Arc<Rules>) {
         self.cache.reset(rules.identity_cache_bytes);
         self.cached_under = rules.clone();
+        self.resolved = Resolved::default();
         self.sampler.follow(&rules.sampling);
         // Cells of quotas that are gone.
         self.leases = Leases::default();
