@@ -112,6 +112,10 @@ impl TagRules {
 
     /// What becomes of a tag with this key.
     pub fn action(&self, key: &[u8]) -> TagAction {
+        // Most keys begin as no pattern does.
+        if key.first().is_some_and(|byte| self.first[usize::from(*byte)] == 0) {
+            return TagAction::Keep;
+        }
         let found = self.patterns.iter().find(|(pattern, _)| pattern.matches(key));
         found.map_or(TagAction::Keep, |(_, action)| *action)
     }

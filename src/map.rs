@@ -51,7 +51,7 @@ impl Kind {
 /// Tags left out or cut, by [`TagDropReason`].
 pub type TagDrops = [u16; TagDropReason::COUNT];
 
-/// A name and labels, with what was left out on the way.
+/// A name and labels, with what was left out on the way. For one mapper; made anew with new rules.
 #[derive(Debug, Default)]
 pub struct Resolved {
     /// The family's name, as exposed.
@@ -63,6 +63,18 @@ pub struct Resolved {
     /// Buffers of `take_tag`.
     key: Vec<u8>,
     value: Vec<u8>,
+    /// The name as written and the type that `name` was made from: in a flood of new label sets it is the same again.
+    written: Vec<u8>,
+    written_as: Option<SampleType>,
+    /// The same for keys, by the place of their tag: those that become labels as they are, with any type.
+    plain_keys: Vec<PlainKey>,
+}
+
+/// A tag key that no rule names, with its legal spelling.
+#[derive(Debug, Default)]
+struct PlainKey {
+    written: Vec<u8>,
+    escaped: Vec<u8>,
 }
 
 /// The rules that make names and labels, compiled from the configuration.
@@ -120,7 +132,12 @@ impl Mapper {
         if matches!(sample.kind, SampleType::Event | SampleType::ServiceCheck) {
             return self.resolve_message(rules, text, line, sample, kind, out);
         }
-        name::write(&self.naming, sample.kind, line.name, line.name_rest, &mut out.name);
+        if out.written_as != Some(sample.kind) || out.written != line.name || !line.name_rest.is_empty() {
+            name::write(&self.naming, sample.kind, line.name, line.name_rest, &mut out.name);
+            out.written.clear();
+            out.written.extend_from_slice(line.name);
+            out.written_as = line.name_rest.is_empty().then_some(sample.kind);
+        }
         if out.name.len() > self.max_name_bytes {
             return Err(Refusal::new(DropReason::NameTooLong, 0));
         }
@@ -133,14 +150,21 @@ impl Mapper {
             out.drop_tag(TagDropReason::Malformed);
         }
         let in_name = tags::list(line.name_tags, line.style);
-        for tag in in_name.chain(tags::list(sample.tags, TagStyle::DogStatsd)) {
-            self.take_tag(rules, sample.kind, tag, out)
+        for (place, tag) in in_name.chain(tags::list(sample.tags, TagStyle::DogStatsd)).enumerate() {
+            if let Tag::Pair(key, value) = tag
+                && let Some(known) = out.plain_keys.get(place)
+                && known.written == key
+            {
+                set(&known.escaped, value, self, &mut out.labels, &mut out.tag_drops);
+                continue;
+            }
+            self.take_tag(rules, sample.kind, (place, tag), out)
                 .map_err(|key| Refusal::new(DropReason::ReservedLabel, offset(text, key)))?;
         }
         if let Some(label) = &self.container_id_label
             && !sample.container.is_empty()
         {
-            out.set(label.as_bytes(), sample.container, Origin::Tag, self);
+            set(label.as_bytes(), sample.container, self, &mut out.labels, &mut out.tag_drops);
         }
         out.labels.sort();
         Ok(kind)
@@ -157,6 +181,7 @@ impl Mapper {
         out: &mut Resolved,
     ) -> Result<Kind, Refusal> {
         out.name.clear();
+        out.written_as = None;
         out.labels.clear();
         out.tag_drops = TagDrops::default();
         for (name, value) in &self.add {
@@ -164,15 +189,16 @@ impl Mapper {
         }
         if sample.kind == SampleType::Event {
             out.name.extend_from_slice(EVENTS.as_bytes());
-            out.set(b"alert_type", line.name, Origin::Rule, self);
+            // One of four words, and the only label beside constant ones, of which a rule may have named it.
+            let _ = out.labels.set(b"alert_type", line.name, Origin::Rule, usize::MAX);
         } else {
             out.name.extend_from_slice(SERVICE_CHECKS.as_bytes());
-            for tag in tags::list(sample.tags, TagStyle::DogStatsd) {
-                self.take_tag(rules, sample.kind, tag, out)
+            for (place, tag) in tags::list(sample.tags, TagStyle::DogStatsd).enumerate() {
+                self.take_tag(rules, sample.kind, (place, tag), out)
                     .map_err(|key| Refusal::new(DropReason::ReservedLabel, offset(text, key)))?;
             }
             // Set last, so that no tag of that name stands in for it.
-            out.set(b"check", line.name, Origin::Tag, self);
+            set(b"check", line.name, self, &mut out.labels, &mut out.tag_drops);
         }
         out.labels.sort();
         Ok(kind)
@@ -186,7 +212,7 @@ impl Mapper {
         &self,
         rules: &TagRules,
         kind: SampleType,
-        tag: Tag<'a>,
+        (place, tag): (usize, Tag<'a>),
         out: &mut Resolved,
     ) -> Result<(), &'a [u8]> {
         let (key, value, bare) = match tag {
@@ -209,6 +235,9 @@ impl Mapper {
         escaped.clear();
         name::escape(key, &mut escaped);
         let outcome = self.set_tag(rules, kind, (key, &escaped), (value, bare), action, out);
+        if action == TagAction::Keep && outcome.is_ok() && escaped != b"le" && key.len() <= self.max_name_bytes {
+            out.remember(place, key, &escaped);
+        }
         out.key = escaped;
         outcome
     }
@@ -236,7 +265,7 @@ impl Mapper {
         }
         match action {
             TagAction::Drop => out.drop_tag(TagDropReason::Dropped),
-            TagAction::Keep => out.set(escaped, value, Origin::Tag, self),
+            TagAction::Keep => set(escaped, value, self, &mut out.labels, &mut out.tag_drops),
             TagAction::Bucket(rule) => {
                 let buckets = &rules.buckets()[usize::from(rule)];
                 if !kind.is_observer() || buckets.observers {
@@ -256,24 +285,44 @@ impl Mapper {
 }
 
 impl Resolved {
-    /// Sets a label, its value cut to the limit; counts the tag if there is no place for it.
-    fn set(&mut self, name: &[u8], value: &[u8], origin: Origin, limits: &Mapper) {
-        let mut end = value.len().min(limits.max_value_bytes);
-        if end < value.len() {
-            self.drop_tag(TagDropReason::Truncated);
-            while end > 0 && value[end] & 0xC0 == 0x80 {
-                end -= 1;
-            }
+    /// Notes a key that became a label at this place among the tags.
+    fn remember(&mut self, place: usize, key: &[u8], escaped: &[u8]) {
+        // More tags than a line has as a rule are not worth the memory.
+        if place >= 16 {
+            return;
         }
-        if let Err(reason) = self.labels.set(name, &value[..end], origin, limits.max_count) {
-            self.drop_tag(reason);
+        if self.plain_keys.len() <= place {
+            self.plain_keys.resize_with(place + 1, PlainKey::default);
         }
+        let known = &mut self.plain_keys[place];
+        known.written.clear();
+        known.written.extend_from_slice(key);
+        known.escaped.clear();
+        known.escaped.extend_from_slice(escaped);
     }
 
     fn drop_tag(&mut self, reason: TagDropReason) {
-        let count = &mut self.tag_drops[reason.index()];
-        *count = count.saturating_add(1);
+        drop_tag(&mut self.tag_drops, reason);
     }
+}
+
+/// Sets the label of a tag, its value cut to the limit; counts the tag if there is no place for it.
+fn set(name: &[u8], value: &[u8], limits: &Mapper, labels: &mut LabelSet, drops: &mut TagDrops) {
+    let mut end = value.len().min(limits.max_value_bytes);
+    if end < value.len() {
+        drop_tag(drops, TagDropReason::Truncated);
+        while end > 0 && value[end] & 0xC0 == 0x80 {
+            end -= 1;
+        }
+    }
+    if let Err(reason) = labels.set(name, &value[..end], Origin::Tag, limits.max_count) {
+        drop_tag(drops, reason);
+    }
+}
+
+fn drop_tag(drops: &mut TagDrops, reason: TagDropReason) {
+    let count = &mut drops[reason.index()];
+    *count = count.saturating_add(1);
 }
 
 #[cfg(test)]

@@ -299,6 +299,7 @@ impl Stages {
     fn start_over(&mut self, rules: &Arc<Rules>) {
         self.cache.reset(rules.identity_cache_bytes);
         self.cached_under = rules.clone();
+        self.resolved = Resolved::default();
         if !self.exact {
             self.sampler.follow(&rules.sampling);
         }

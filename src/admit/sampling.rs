@@ -235,14 +235,47 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_back_at_one_within_a_minute_when_load_falls() {
-        let mut sampler = Sampler::new(ADAPTIVE, 1);
-        after(&mut sampler, 1000, load(HIGH));
-        assert_eq!(after(&mut sampler, 21, load(LOW)), 1.0);
-        // The same where thinning had brought the load down to between the bands first.
-        after(&mut sampler, 1000, load(HIGH));
-        after(&mut sampler, 9, load(MIDDLE));
-        assert_eq!(after(&mut sampler, 21, load(LOW)), 1.0);
+    fn from_every_rung_and_after_any_wait_between_the_bands_the_rate_is_1_within_a_minute_of_the_load_falling() {
+        for steps in 0..=21 {
+            for waited in 0..2 * PATIENCE {
+                for low in [0.0, 0.1, LOW] {
+                    let mut sampler = Sampler::new(ADAPTIVE, 1);
+                    after(&mut sampler, steps, load(HIGH));
+                    after(&mut sampler, waited, load(MIDDLE));
+                    assert_eq!(after(&mut sampler, 60, load(low)), 1.0, "{steps} steps, {waited} waited, load {low}");
+                }
+                // Asleep for that minute, it is looked at once.
+                let mut sampler = Sampler::new(ADAPTIVE, 1);
+                after(&mut sampler, steps, load(HIGH));
+                after(&mut sampler, waited, load(MIDDLE));
+                assert_eq!(after(&mut sampler, 1, Signals { intervals: 60, ..load(0.0) }), 1.0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_flood_that_thinning_holds_between_the_bands_leaves_no_thinning_a_minute_behind_it() {
+        // A line left out costs a quarter of one that is kept. The flood would take so many cores, the traffic
+        // behind it so many.
+        let taken = |sampler: &Sampler, cores: f64| load(cores * (0.25 + 0.75 * sampler.rate()));
+        for flood in (12..30).map(|tenths| f64::from(tenths) / 10.0) {
+            for calm in [0.0, 0.05, LOW] {
+                for seconds in 300..320 {
+                    let mut sampler = Sampler::new(ADAPTIVE, 1);
+                    for _ in 0..seconds {
+                        let signals = taken(&sampler, flood);
+                        sampler.adjust(&signals);
+                    }
+                    let held = taken(&sampler, flood).load;
+                    assert!(sampler.thins() && EDGES[0] < held && held < 1.0, "{flood} cores, held at {held}");
+                    for _ in 0..60 {
+                        let signals = taken(&sampler, calm);
+                        sampler.adjust(&signals);
+                    }
+                    assert_eq!(sampler.rate(), 1.0, "{flood} cores for {seconds} s, then {calm}");
+                }
+            }
+        }
     }
 
     #[test]

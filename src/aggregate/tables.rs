@@ -23,7 +23,7 @@ use super::{Place, Placed, Retry, Sight, Wanted};
 use crate::admit::{Gate, Limit, Usage};
 use crate::clock::Tick;
 use crate::map::Kind;
-use crate::map::labels::{LabelSet, escape, rendered};
+use crate::map::labels::{LabelSet, escaped, rendered};
 use crate::model::{DropReason, EVENTS, RESERVED_PREFIXES, SERVICE_CHECKS, SampleType, heap_bytes};
 
 /// Whole names that user series must not take, beside those that begin with one of [`RESERVED_PREFIXES`].
@@ -49,6 +49,8 @@ pub(super) struct Tables {
     families: Vec<Option<Family>>,
     free: Vec<u32>,
     by_name: HashTable<u32>,
+    /// The number of the family last asked for by name; another may have it by now.
+    last_found: u32,
     pub(super) hasher: RandomState,
     sharded: CellSpace,
     shared: CellSpace,
@@ -172,7 +174,7 @@ impl Tables {
         let limits = &gate.limits;
         text.clear();
         labels.render(text);
-        let known = self.find(wanted.name).filter(|number| !self.replaced(*number, wanted));
+        let known = self.find_again(wanted.name).filter(|number| !self.replaced(*number, wanted));
         if let Some(number) = known {
             let family = self.families[number as usize].as_mut().expect("it was found under the same lock");
             if family.kind != wanted.kind {
@@ -194,14 +196,13 @@ impl Tables {
 
         self.names.see(&self.hasher, labels, wanted.now);
 
-        // First rung: a label that has had its values gets "other".
-        if let Some(number) = known {
+        // First rung: a label that has had its values gets "other". It has no more of them than the family has series.
+        let may_fold = |number: &u32| self.family(*number).index.len() >= limits.max_values;
+        if let Some(number) = known.filter(may_fold) {
             let (family, hasher) = (self.family(number), &self.hasher);
-            let mut escaped = Vec::new();
+            let mut buffer = Vec::new();
             let mut folds = |name: &[u8], value: &[u8]| {
-                escaped.clear();
-                escape(value, &mut escaped);
-                family.values.is_one_too_many(hasher, name, &escaped, limits.max_values)
+                family.values.is_one_too_many(hasher, name, escaped(value, &mut buffer), limits.max_values)
             };
             let folded = labels.fold(&mut folds);
             if folded > 0 {
@@ -496,6 +497,17 @@ impl Tables {
 
     fn family(&self, number: u32) -> &Family {
         self.families[number as usize].as_ref().expect("a number that was looked up under the same lock has its family")
+    }
+
+    /// The same as [`Tables::find`], at once if it is the family last found so: a flood is of one name as a rule.
+    fn find_again(&mut self, name: &str) -> Option<u32> {
+        let last = self.families.get(self.last_found as usize).and_then(Option::as_ref);
+        if last.is_some_and(|family| *family.name == *name) {
+            return Some(self.last_found);
+        }
+        let found = self.find(name)?;
+        self.last_found = found;
+        Some(found)
     }
 
     /// The number of the family of this name.

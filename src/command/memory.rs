@@ -35,6 +35,8 @@ const WORKER_BYTES: u64 = 256 << 10;
 /// a value, two for each as they double; labels as sent and as rendered, where each byte may become two; and the rest of
 /// a name that stands behind its tags.
 const LINE_FACTOR: u64 = 16;
+/// Bytes for each of `labels.max_name_bytes` that a worker remembers: sixteen keys as sent and as exposed, doubled.
+const NAME_FACTOR: u64 = 64;
 /// Bytes for each label of those lists that tell where its parts are, doubled.
 const LABEL_BYTES: u64 = 128;
 /// Own metrics: names, types and help texts, and each line without what the configuration says.
@@ -79,7 +81,11 @@ impl Memory {
         let overflow_labels = Rules::new(config).overflow_labels;
         let bounds = config.observer.bounds.len();
 
-        let buffers = BUFFER_BYTES as u64 + LINE_FACTOR * line + LABEL_BYTES * labels.max_count as u64 + WORKER_BYTES;
+        let buffers = BUFFER_BYTES as u64
+            + LINE_FACTOR * line
+            + LABEL_BYTES * labels.max_count as u64
+            + NAME_FACTOR * labels.max_name_bytes as u64
+            + WORKER_BYTES;
         let caches = workers.saturating_mul((limits.identity_cache_bytes + BESIDE_BYTES) as u64);
         let families = aggregate::most_bytes_outside(
             limits.max_families,

@@ -13,13 +13,15 @@ use hashbrown::hash_table::Entry as Slot;
 
 use crate::model::heap_bytes;
 
-/// Identities seen once lately, by part of their hash; one more sight in the same place forgets an older one.
-const DOOR_PLACES: usize = 8192;
+/// Rows of identities seen once lately, by part of their hash; one more sight in a full row forgets any of the others.
+const DOOR_ROWS: usize = 2048;
+/// Places in a row.
+const ROW: usize = 4;
 /// What the table spends on an entry at most: a `u32` and a control byte for each place, of which 7 in 16 are taken when
 /// it has just doubled; the table before, half as large, is still there then.
 const TABLE_BYTES: usize = (size_of::<u32>() + 1) * 24 / 7 + 1;
 /// What a cache takes beside its limit.
-pub const BESIDE_BYTES: usize = DOOR_PLACES * size_of::<u32>();
+pub const BESIDE_BYTES: usize = DOOR_ROWS * ROW * size_of::<u32>();
 /// The end of the list of free places.
 const NO_PLACE: u32 = u32::MAX;
 
@@ -40,7 +42,10 @@ pub struct Cache<T> {
     hand: usize,
     bytes: usize,
     limit: usize,
-    door: Box<[u32]>,
+    door: Box<[[u32; ROW]]>,
+    /// Draws which place of a row is taken next. Were it always the oldest, identities that come round in turns, more of
+    /// them in one row than it has places, would forget one another for ever.
+    draw: u64,
     evictions: u64,
 }
 
@@ -63,7 +68,8 @@ impl<T: Stored> Cache<T> {
             hand: 0,
             bytes: 0,
             limit,
-            door: vec![0; DOOR_PLACES].into_boxed_slice(),
+            door: vec![[0; ROW]; DOOR_ROWS].into_boxed_slice(),
+            draw: 0,
             evictions: 0,
         }
     }
@@ -84,11 +90,15 @@ impl<T: Stored> Cache<T> {
 
     /// Notes a sight of the identity with this hash, and says whether it was seen lately.
     pub fn sighted(&mut self, hash: u64) -> bool {
-        let door = &mut self.door[hash as usize % DOOR_PLACES];
+        let row = &mut self.door[hash as usize % DOOR_ROWS];
         let print = (hash >> 32) as u32 | 1;
-        let seen = *door == print;
-        *door = print;
-        seen
+        if row.contains(&print) {
+            return true;
+        }
+        // A linear congruential generator by Knuth; its high bits are the good ones.
+        self.draw = self.draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        row[(self.draw >> 32) as usize % ROW] = print;
+        false
     }
 
     /// Stores `value` for `key`, in place of what is stored for it; the least recently used give way.
@@ -267,6 +277,24 @@ mod tests {
             hits += u64::from(see(&mut cache, n % 50));
         }
         assert_eq!(hits, 100_000);
+    }
+
+    #[test]
+    fn identities_that_take_turns_in_one_row_are_all_stored() {
+        for identities in 1..=4 * ROW as u64 {
+            let mut cache = Cache::new(1 << 20);
+            // They differ in the upper half alone, so all of them share a row.
+            let mut look = |n: u64| {
+                let (hash, key) = (n << 33 | 7, n.to_le_bytes());
+                let known = cache.get(hash, &key).is_some();
+                if !known && cache.sighted(hash) {
+                    cache.insert(hash, &key, n);
+                }
+                known
+            };
+            (0..200).for_each(|_| (0..identities).for_each(|n| _ = look(n)));
+            assert_eq!((0..identities).filter(|n| look(*n)).count() as u64, identities, "of {identities}");
+        }
     }
 
     #[test]

@@ -6,9 +6,8 @@
 
 use std::ops::Range;
 
-use memchr::memchr3_iter;
-
 use crate::model::TagDropReason;
+use crate::parse::scan;
 
 /// Where a label comes from, which decides what a limit may do to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,11 +123,20 @@ impl LabelSet {
 
     /// Appends `name="value",...` with backslash, quote and newline escaped, as all text formats have it.
     pub fn render(&self, out: &mut Vec<u8>) {
+        // One look at all bytes, in place of one at each value.
+        let plain = scan::find_any(&self.bytes, 0, ESCAPED) == self.bytes.len();
+        out.reserve(self.bytes.len() + self.labels.len() * "=\"\",".len());
         for (place, (name, value)) in self.iter().enumerate() {
             if place > 0 {
                 out.push(b',');
             }
-            write_label(name, value, out);
+            if plain {
+                for part in [name, b"=\"", value, b"\""] {
+                    out.extend_from_slice(part);
+                }
+            } else {
+                write_label(name, value, out);
+            }
         }
     }
 }
@@ -141,19 +149,33 @@ pub fn write_label(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
+/// Bytes that have a backslash in front in a value.
+const ESCAPED: [u8; 3] = [b'\\', b'"', b'\n'];
+
 /// Appends a value as it stands between its quotes.
 pub fn escape(value: &[u8], out: &mut Vec<u8>) {
     let mut copied = 0;
-    for at in memchr3_iter(b'\\', b'"', b'\n', value) {
+    loop {
+        let at = scan::find_any(value, copied, ESCAPED);
         out.extend_from_slice(&value[copied..at]);
-        out.extend_from_slice(match value[at] {
-            b'\n' => b"\\n",
-            b'"' => b"\\\"",
-            _ => b"\\\\",
+        out.extend_from_slice(match value.get(at) {
+            None => return,
+            Some(b'\n') => b"\\n",
+            Some(b'"') => b"\\\"",
+            Some(_) => b"\\\\",
         });
         copied = at + 1;
     }
-    out.extend_from_slice(&value[copied..]);
+}
+
+/// A value as it stands between its quotes: itself if nothing in it is escaped, as in most, else in `buffer`.
+pub fn escaped<'a>(value: &'a [u8], buffer: &'a mut Vec<u8>) -> &'a [u8] {
+    if scan::find_any(value, 0, ESCAPED) == value.len() {
+        return value;
+    }
+    buffer.clear();
+    escape(value, buffer);
+    buffer
 }
 
 /// The names and escaped values in rendered labels.

@@ -34,6 +34,52 @@ fn resolve(set: &[&str], text: &str) -> String {
     }
 }
 
+/// What a buffer that resolved other lines remembers of them changes nothing.
+#[test]
+fn lines_resolved_in_turns_are_what_they_are_alone() {
+    let lines = [
+        "a.b:1|c|#k-1:v,le:1",
+        "a.b:1|ms|#k-1:v",
+        "a.b:1|ms|#k-1:v,le:1",
+        "a.b:1|h|#le:1,k-1:v",
+        "a.b:1|c|#user_id:7,k-1:v",
+        "a.b:1|c|#k-1:v,user_id:7",
+        "a.b:1|ms|#user_id:7,k-1:w",
+        "a.b:1|c|#k_1:x,k-1:\"y\"",
+        "a.b:1|c|#k-1,k-1:,:v,k-1:v",
+        "a.b:1|c|#message_id:5,k-1:v",
+        "a.b:1|c|#__k:v",
+        "a.b,k-1=v:1|c",
+        "a[k-1=v]b:1|c",
+        "ab:1|c|#region:us",
+        "a[region=us]b:1|g",
+        "a.b:1|c",
+        "a.b:1|c|#a_key_longer_than_16:v",
+        "a.b:1|c|#k-1:a_value_longer_than_8",
+    ];
+    for set in [&[][..], &["labels.add.region=eu", "labels.max_name_bytes=16", "labels.max_value_bytes=8"]] {
+        let config = config(set);
+        let rules = TagRules::new(&config.bucketing, &config.labels, false);
+        let mapper = Mapper::new(&config);
+        let mut together = Resolved::default();
+        let look = |text: &str, out: &mut Resolved| {
+            let line = Line::parse(text.as_bytes(), &config.parse).expect(text);
+            let sample = line.sample(line.body).expect(text);
+            let kind = mapper.resolve(&rules, text.as_bytes(), &line, &sample, out);
+            let mut labels = Vec::new();
+            out.labels.render(&mut labels);
+            kind.map(|kind| (kind, out.name.clone(), labels, out.tag_drops))
+        };
+        for first in lines {
+            for second in lines {
+                look(first, &mut together).ok();
+                let alone = look(second, &mut Resolved::default());
+                assert_eq!(look(second, &mut together), alone, "{second:?} behind {first:?} under {set:?}");
+            }
+        }
+    }
+}
+
 #[track_caller]
 fn check(set: &[&str], cases: &[(&str, &str)]) {
     for (line, expected) in cases {

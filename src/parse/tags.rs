@@ -3,7 +3,7 @@
 //! In: the text between the first tag and the end of the tags. Out: one [`Tag`] for each piece between commas.
 //! Not here: which tags are kept, renamed or bucketed (`identity`, `map`).
 
-use memchr::memchr;
+use super::scan;
 
 /// How the tags of a line are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,17 +57,23 @@ pub fn tag(piece: &[u8], style: TagStyle) -> Tag<'_> {
         [b'#', rest @ ..] if style == TagStyle::DogStatsd => rest,
         _ => piece,
     };
-    match memchr(style.separator(), piece) {
-        Some(at) if at + 1 < piece.len() => Tag::Pair(&piece[..at], &piece[at + 1..]),
-        None if !piece.is_empty() => Tag::Bare(piece),
+    match scan::find(piece, 0, style.separator()) {
+        at if at + 1 < piece.len() => Tag::Pair(&piece[..at], &piece[at + 1..]),
+        at if at == piece.len() && at > 0 => Tag::Bare(piece),
         _ => Tag::Malformed(piece),
     }
 }
 
 /// All tags of `text`; none if it is empty.
 pub fn list(text: &[u8], style: TagStyle) -> impl Iterator<Item = Tag<'_>> {
-    let pieces = (!text.is_empty()).then(|| text.split(|byte| *byte == b','));
-    pieces.into_iter().flatten().map(move |piece| tag(piece, style))
+    // Where the next piece starts; past the end behind the last.
+    let mut start = usize::from(text.is_empty());
+    std::iter::from_fn(move || {
+        let end = (start <= text.len()).then(|| scan::find(text, start, b','))?;
+        let piece = &text[start..end];
+        start = end + 1;
+        Some(tag(piece, style))
+    })
 }
 
 /// Whether at least one tag has a key and a value.

@@ -2,7 +2,7 @@
 
 use crate::harness::Sidecar;
 
-const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0";
+pub(crate) const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0";
 
 /// Sends `lines` in datagrams of twenty, and waits for each hundred of them, so that the kernel drops nothing.
 fn send_all(sidecar: &Sidecar, lines: impl Iterator<Item = String>) -> u64 {
