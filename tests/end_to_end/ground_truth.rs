@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::harness::{Scrape, Sidecar, user_bucket};
+use crate::harness::{Scrape, Sidecar, flood_alone, user_bucket};
 
 /// Different user ids.
 const USERS: u64 = 100_000;
@@ -37,6 +37,7 @@ fn line(number: u64) -> (u64, &'static str, u64) {
 
 #[test]
 fn what_100_000_users_send_is_what_is_summed_in_at_most_100_buckets_a_label_set() {
+    let _alone = flood_alone();
     // One sender is one flow, and a flow stays on one worker: one socket's buffer is the window.
     let sidecar = Sidecar::start(&["listen.workers=1"]);
     let window = window(&sidecar.scrape());

@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::ops::RangeInclusive;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,14 @@ use nix::unistd::Pid;
 
 /// How long any wait may last. Far above what a healthy run needs: the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Held by a test that is about how much a sidecar can take, and by those that leave no core free for long.
+static FLOODING: Mutex<()> = Mutex::new(());
+
+/// Waits until no other test floods; the next may when the result is dropped.
+pub(crate) fn flood_alone() -> MutexGuard<'static, ()> {
+    FLOODING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// How long a waiting loop rests between two looks at its condition.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
