@@ -270,7 +270,10 @@ impl Tables {
     fn cost(&self, known: Option<u32>, wanted: &Wanted<'_>, labels: &LabelSet, text: &[u8]) -> Usage {
         let (bounds, family) = match known {
             Some(number) => (&self.family(number).bounds, 0),
-            None => (wanted.bounds, FAMILY_BYTES + (wanted.name.len() * 2 + wanted.written.len().min(256)) as u64),
+            None => {
+                let help = wanted.help.map_or(wanted.written.len().min(256), str::len);
+                (wanted.bounds, FAMILY_BYTES + (wanted.name.len() * 2 + help) as u64)
+            }
         };
         let bytes = family + series_bytes(wanted.kind, bounds, labels.len(), text.len(), self.shards);
         Usage { lines: wanted.kind.lines(bounds), bytes }
@@ -313,7 +316,8 @@ impl Tables {
     fn make_family(&mut self, wanted: &Wanted<'_>) -> u32 {
         self.serial += 1;
         // The written name is cut, since what a legal name was made from may be much longer than it.
-        let help = format!("Received as {:.256} ({}).", wanted.written, wanted.kind.word());
+        let usual = || format!("Received as {:.256} ({}).", wanted.written, wanted.kind.word());
+        let help = wanted.help.map_or_else(usual, str::to_owned);
         let family = Family {
             serial: self.serial,
             name: wanted.name.into(),

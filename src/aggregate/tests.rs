@@ -47,8 +47,9 @@ impl Bench {
     /// Labels given as text are those of tags, but for `user_bucket`, which a rule made.
     fn place_at(&self, name: &str, kind: Kind, labels: &str, sight: Sight, now: Tick) -> Result<Placed, DropReason> {
         let overflow_labels = r#"overflow="true""#;
+        let bounds = &self.bounds;
         let wanted =
-            Wanted { name, written: name, kind, timed: false, bounds: &self.bounds, overflow_labels, sight, now };
+            Wanted { name, written: name, help: None, kind, timed: false, bounds, overflow_labels, sight, now };
         let mut set = LabelSet::default();
         for (name, value) in rendered(labels) {
             let origin = if name == "user_bucket" { Origin::Rule } else { Origin::Tag };

@@ -22,7 +22,7 @@ use tracing_subscriber::{Layer, Registry};
 use super::{BAD_CONFIGURATION, FAILED, OK};
 use crate::aggregate::{Sight, Store, Wanted};
 use crate::clock::{Clock, Tick};
-use crate::config::{self, Config, DeclaredKind, Loaded, LogFormat, LogLevel, Sources};
+use crate::config::{self, Config, DeclaredKind, Loaded, LogFormat, LogLevel, Observation, Sources};
 use crate::expose::lifecycle::Lifecycle;
 use crate::expose::report::Report;
 use crate::expose::{Exposer, http};
@@ -75,6 +75,16 @@ pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u
             "configuration refused, running on the defaults: bucketing and labels.drop of the file are not in force"
         );
     }
+    let mapping = &loaded.config.mapping;
+    if let Some(file) = &mapping.file {
+        let observers = match &mapping.observation {
+            Observation::Histogram { .. } => "histogram",
+            Observation::Summary { .. } => "summary",
+        };
+        let ttl = mapping.ttl.unwrap_or_default();
+        let (file, rules) = (file.display(), mapping.rules.len());
+        info!(%file, rules, observers, ?ttl, "mapping file read; its defaults hold for observers and ttl, not [observer]");
+    }
     if !loaded.pending.is_empty() {
         warn!(keys = loaded.pending.join(" "), "these keys have no effect in this version");
     }
@@ -124,6 +134,7 @@ async fn serve(loaded: Loaded, sources: Sources, refused: bool) -> Result<(), Fa
     let level = config.telemetry.own_metrics;
     let telemetry = Telemetry::new(books.clone(), sockets, series, &loaded.hash, level)
         .with_distinct(estimates, config.distinct.export_registers);
+    telemetry.set_mapping_rules(config.mapping.rules.len());
     let telemetry = Arc::new(telemetry);
     if refused {
         telemetry.config_refused();
@@ -231,6 +242,7 @@ fn declare(config: &Config, rules: &Rules, store: &Store) {
         let wanted = Wanted {
             name: &declared.name,
             written: &declared.name,
+            help: None,
             kind,
             timed: false,
             bounds: &rules.bounds,
