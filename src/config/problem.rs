@@ -109,7 +109,7 @@ impl Problem {
         let at = floor(text, span.start);
         let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
         let end = text[at..].find('\n').map_or(text.len(), |newline| at + newline);
-        let line = Self::line_of(text, start);
+        let line = text[..start].matches('\n').count() + 1;
         let marked = at - start..floor(text, span.end).clamp(at, end) - start;
         let excerpt = Excerpt { line: Some(line), text: text[start..end].trim_end_matches('\r').to_owned(), marked };
         Self { place: format!("{name}:{line}"), key: key.to_string(), message, excerpt: Some(excerpt), mapping: false }
@@ -118,11 +118,6 @@ impl Problem {
     /// The same, of a mapping file: those come behind the problems of the file that names it.
     pub(super) fn of_mapping_file(self) -> Self {
         Self { mapping: true, ..self }
-    }
-
-    /// The number of the line that byte `at` is on, from 1.
-    pub(super) fn line_of(text: &str, at: usize) -> usize {
-        text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
     }
 
     /// A problem of the override `KEY=VALUE`.

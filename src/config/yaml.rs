@@ -150,6 +150,8 @@ impl<'de> Visitor<'de> for ContentVisitor {
 /// The rules come out globs first and, where the file disables ordering, the most specific glob first: that makes the
 /// earliest rule that matches the one that is most specific from the left.
 pub(super) fn read(name: &str, text: &str, problems: &mut Vec<Problem>) -> MappingFile {
+    // Places are counted behind the mark that some editors put in front.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_nodes: MOST_VALUES, max_events: 2 * MOST_VALUES },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
@@ -302,7 +304,7 @@ impl Reader<'_> {
         if self.problems.len() > before {
             return None;
         }
-        let line = Problem::line_of(self.text, span(&node.referenced, self.text).start);
+        let line = node.referenced.line();
         Some(Rule {
             place: format!("{}:{line}", self.name),
             pattern: pattern?,
@@ -606,7 +608,7 @@ impl Reader<'_> {
             Content::Null => Some(String::new()),
             Content::List(_) | Content::Table(_) => None,
             Content::Bool(_) | Content::Integer(_) | Content::Number(_) => {
-                Some(self.text[span(&node.defined, self.text)].trim().to_owned())
+                Some(self.text.get(span(&node.defined, self.text)).unwrap_or_default().trim().to_owned())
             }
         }
     }
@@ -636,8 +638,8 @@ impl Reader<'_> {
     fn push(&mut self, at: &Location, path: &KeyPath, message: String) {
         let mut span = span(at, self.text);
         // Of what stretches over lines the first is shown.
-        let line = self.text[span.clone()].find('\n').unwrap_or(span.len());
-        span.end = span.start + line;
+        let marked = self.text.get(span.clone()).unwrap_or_default();
+        span.end = span.start + marked.find('\n').unwrap_or(marked.len());
         self.problems.push(Problem::in_file(self.name, self.text, &span, path, message).of_mapping_file());
     }
 }
@@ -647,5 +649,64 @@ fn as_number(node: &Node) -> Option<f64> {
         Content::Integer(value) => Some(value as f64),
         Content::Number(value) => Some(value),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn told(text: &str) -> (MappingFile, Vec<String>) {
+        let mut problems = Vec::new();
+        let file = read("m.yml", text, &mut problems);
+        (file, problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn values_keep_their_text_behind_letters_of_several_bytes_marks_and_carriage_returns() {
+        let text = "\u{feff}# caf\u{e9}\r\nmappings:\r\n- match: a # \u{e9}\r\n  name: x\r\n  labels: { kind: 0x1F, level: &a 01.50, more: *a }\r\n";
+        let (file, problems) = told(text);
+        assert_eq!(problems, [""; 0]);
+        let labels: Vec<&str> = file.rules[0].labels.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!((labels, file.rules[0].place.as_str()), (vec!["0x1F", "01.50", "01.50"], "m.yml:3"));
+    }
+
+    #[test]
+    fn a_problem_behind_an_alias_is_told_where_the_alias_stands() {
+        let (_, problems) =
+            told("mappings:\n- match: a\n  name: x\n  scale: &s fast\n- match: b\n  name: y\n  scale: *s\n");
+        let lines: Vec<&str> = problems.iter().filter_map(|problem| problem.split(' ').next()).collect();
+        assert_eq!(lines, ["m.yml:4:", "m.yml:7:"], "{problems:?}");
+    }
+
+    #[test]
+    fn a_bomb_of_aliases_is_refused_and_not_blown_up() {
+        let mut text = String::from("a: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for n in 1..12 {
+            let list = vec![format!("*a{}", n - 1); 10].join(", ");
+            text += &format!("b{n}: &a{n} [{list}]\n");
+        }
+        let (_, problems) = told(&text);
+        assert!(problems.len() == 1 && problems[0].contains("not YAML"), "{problems:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_text_is_a_panic(
+            pieces in prop::collection::vec(
+                "mappings:|- match: |defaults:|[a-z\u{e9}*.$]{0,4}|: |\n|\n  |- |\\{|\\}|\\[|\\]|, |&a |[*]a|[0-9.]{1,3}|'|\"|#|<<: |labels: |name: |ttl: ",
+                0..30,
+            ),
+        ) {
+            let mut problems = Vec::new();
+            read("m.yml", &pieces.concat(), &mut problems);
+            for problem in problems {
+                prop_assert!(!problem.to_string().is_empty());
+            }
+        }
     }
 }

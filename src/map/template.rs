@@ -51,7 +51,9 @@ impl Template {
         let mut rest = text;
         while let Some((before, behind)) = rest.split_once('$') {
             let inner = behind.strip_prefix('{').unwrap_or(behind);
-            let length = inner.find(|c| !is_word(c) && c != '$').unwrap_or(inner.len());
+            // `${` begins a reference of its own.
+            let ends = |(at, c): (usize, char)| !is_word(c) && (c != '$' || inner[at + 1..].starts_with('{'));
+            let length = inner.char_indices().find(|c| ends(*c)).map_or(inner.len(), |(at, _)| at);
             template.text(before);
             if length == 0 {
                 template.text("$");
@@ -142,6 +144,7 @@ mod tests {
             ("$0", ""),
             ("$3", ""),
             ("$name.x", ".x"),
+            ("$2_${1}", "one"),
             ("100% $1", "100% one"),
             ("$", "$"),
             ("cost: $", "cost: $"),

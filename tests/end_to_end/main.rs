@@ -21,6 +21,7 @@ mod ground_truth;
 mod insight;
 mod kernel_drops;
 mod limits;
+mod mapping;
 mod overload;
 mod prometheus;
 mod recording;
