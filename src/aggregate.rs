@@ -113,6 +113,8 @@ pub struct Wanted<'a> {
     pub name: &'a str,
     /// The name as the client wrote it, for the family's help text.
     pub written: &'a str,
+    /// The help text of a mapping rule, if this makes a family.
+    pub help: Option<&'a str>,
     /// What the family is.
     pub kind: Kind,
     /// What kind of sample asks; `None` for a series that is declared.

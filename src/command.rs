@@ -4,6 +4,7 @@
 //! Not here: reading the command line, and exiting (`main`).
 
 pub mod check;
+pub mod convert;
 pub mod explain;
 pub mod healthcheck;
 pub mod memory;

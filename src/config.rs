@@ -6,12 +6,15 @@
 //! Always: the text of `config.toml` is the only source of defaults; a key stands there and in `raw`, or in neither.
 
 mod check;
+pub mod convert;
 mod keys;
+mod mapping;
 pub mod paste;
 mod problem;
 mod raw;
 mod source;
 mod syntax;
+mod yaml;
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -19,6 +22,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh64::xxh64;
 
+pub use mapping::{Action, Mapping, MetricType, Observation, Pattern, Rule};
 pub use problem::{Problem, Problems};
 pub use syntax::glob_matches;
 
@@ -31,7 +35,8 @@ pub struct Loaded {
     pub pending: Vec<String>,
     /// The configuration in force as TOML, every key written out. Secrets stand in it as paths of files only.
     pub text: String,
-    /// 16 hexadecimal digits of xxh64 (seed 0) of `text`: equal on instances that run by the same keys.
+    /// 16 hexadecimal digits of xxh64 of `text`, its seed 0 or that hash of the mapping file's text: equal on instances
+    /// that run by the same keys and rules.
     pub hash: String,
     /// The file that was read over the defaults.
     pub file: Option<PathBuf>,
@@ -43,7 +48,7 @@ pub struct Loaded {
 
 /// Reads the defaults, the file over them and the overrides over both.
 ///
-/// Reads the file and the salt files it names; for start and reload, not for the hot path.
+/// Reads the file, the mapping file and the salt files it names; for start and reload, not for the hot path.
 ///
 /// # Errors
 /// Every problem of the file and the overrides at once. A file that cannot be read, or is no TOML, is the only
@@ -64,7 +69,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
         return Err(Problems::new(problems));
     }
     let text = toml::to_string(&raw).expect("tables of plain values and lists can be written as TOML");
-    let hash = format!("{:016x}", xxh64(text.as_bytes(), 0));
+    let hash = format!("{:016x}", xxh64(text.as_bytes(), config.mapping.file_hash));
     let (file, overrides) = (sources.file.clone(), sources.set.len());
     Ok(Loaded { config, pending: merged.pending(), text, hash, file, overrides, files })
 }
@@ -104,6 +109,7 @@ impl Config {
         if self.sampling.mode != SamplingMode::Fixed && self.sampling.rate < 1.0 {
             remarks.push("sampling.rate: has no effect unless sampling.mode is \"fixed\"".to_owned());
         }
+        self.mapping.remarks(&mut remarks);
         remarks
     }
 }
@@ -123,6 +129,8 @@ pub struct Config {
     pub observer: Observer,
     /// `[reload]`
     pub reload: Reload,
+    /// `[mapping]`
+    pub mapping: Mapping,
     /// `[[bucketing]]`, in the order of the file; no tag stands in two of them.
     pub bucketing: Vec<Bucketing>,
     /// `[labels]`
@@ -145,7 +153,6 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// `[log]`
     pub log: Log,
-    // Tables whose feature does not exist yet (mapping)
     // are checked when read; the issue that brings the feature gives them a struct here.
 }
 
@@ -598,6 +605,17 @@ mod tests {
             observer: Observer { bounds: vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0] },
             reload: Reload { watch: false },
             relay: Relay { targets: vec![], packet_bytes: 1400 },
+            mapping: Mapping {
+                file: None,
+                file_hash: 0,
+                rules: Vec::new(),
+                observation: Observation::Histogram {
+                    bounds: vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0],
+                    native_factor: 1.1,
+                    native_max_buckets: 160,
+                },
+                ttl: None,
+            },
             bucketing: vec![Bucketing {
                 tags: vec!["user_id".to_owned()],
                 label: "user_bucket".to_owned(),

@@ -23,7 +23,8 @@
 //!    identity goes straight to step 6**, with no lock and no allocation.
 //!    [`insight`] hears of the values on the way, for estimates of unique users and a list of the loudest; it looks at
 //!    one in 64 under a lock that only readers of that list share.
-//! 4. [`map`]: for a new identity only, [`map::Mapper`] makes the legal name, its suffix, and the sorted labels.
+//! 4. [`map`]: for a new identity only, [`map::Mapper`] finds the mapping rule for the raw name, or makes the legal name
+//!    and its suffix, and then the sorted labels.
 //! 5. [`admit`]: [`admit::Gate`] says how far a new series must give way: full, values folded, simplified, merged into
 //!    the family's overflow series, or refused. Two more gates stand on the way: [`admit::sampling`] before a line is
 //!    read, [`admit::quota`] before it is recorded.

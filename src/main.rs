@@ -55,6 +55,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write a statsd_exporter mapping file (YAML) as TOML for this program
+    Convert {
+        /// The mapping file
+        #[arg(value_name = "MAPPING.yml")]
+        file: PathBuf,
+    },
     /// Ask a sidecar whether it is ready: exit 0 if so, else 1
     Healthcheck {
         /// Where it serves HTTP; by default where the configuration says
@@ -77,6 +83,7 @@ fn main() -> ExitCode {
         Some(Command::Explain { lines, json }) => {
             command::explain::explain(&sources, &lines, json, &mut io::stdin().lock(), &mut out)
         }
+        Some(Command::Convert { file }) => command::convert::convert(&file, &mut out),
         Some(Command::Healthcheck { url }) => command::healthcheck::healthcheck(url.as_deref(), &sources, &mut out),
     };
     match code {

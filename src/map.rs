@@ -1,20 +1,28 @@
 //! Gives a new identity its exposed name and labels.
 //!
-//! In: a parsed line and sample. Out: a [`Resolved`] with family name, kind and label set.
+//! In: a parsed line and sample. Out: a [`Resolved`] with family name, kind and label set, by the mapping rule that is
+//! for the raw name, or by `[naming]`.
 //! Not here: user buckets (`identity`), limits on series (`admit`), types that clash (`aggregate`).
 //! Always: a name matches `[a-zA-Z_:][a-zA-Z0-9_:]*` and a label name `[a-zA-Z_][a-zA-Z0-9_]*`; labels are sorted by
 //! name, none twice; the same identity bytes give the same result.
 //! Cost: runs when an identity is new or seen for the first time; reuses its buffers, so it allocates only to grow.
 
+mod glob;
 pub mod labels;
 pub mod name;
+pub mod regex;
+pub(crate) mod rules;
+mod template;
 
-use crate::config::{BareTags, Config, MsUnit, Naming};
+use std::time::Duration;
+
+use crate::config::{BareTags, Config, MetricType, MsUnit, Naming, Observation};
 use crate::identity::{TagAction, TagRules};
 use crate::model::{DropReason, EVENTS, Refusal, SERVICE_CHECKS, SampleType, TagDropReason};
 use crate::parse::tags::{self, Tag, TagStyle};
 use crate::parse::{Line, Sample, offset};
 use labels::{LabelSet, Origin};
+use rules::{Found, Rules, Scratch};
 
 /// What a family is, once its samples are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,6 +56,18 @@ impl Kind {
     }
 }
 
+impl MetricType {
+    /// What rules tell this type of sample by; `None` for those that make no family yet.
+    pub const fn of(kind: SampleType) -> Option<Self> {
+        match kind {
+            SampleType::Counter => Some(Self::Counter),
+            SampleType::Gauge => Some(Self::Gauge),
+            SampleType::Timer | SampleType::Histogram | SampleType::Distribution => Some(Self::Observer),
+            SampleType::Set | SampleType::Event | SampleType::ServiceCheck => None,
+        }
+    }
+}
+
 /// Tags left out or cut, by [`TagDropReason`].
 pub type TagDrops = [u16; TagDropReason::COUNT];
 
@@ -60,7 +80,12 @@ pub struct Resolved {
     pub labels: LabelSet,
     /// Tags that did not become labels, but for those that `labels.drop` took out before identity.
     pub tag_drops: TagDrops,
-    /// Buffers of `take_tag`.
+    /// The mapping rule that gave name and labels, or refused the sample, by its place; [`Mapper::terms`] says what else
+    /// it decides.
+    pub rule: Option<u32>,
+    /// What values are multiplied by, in their base unit.
+    pub scale: f64,
+    /// Buffers of `take_tag` and of rules.
     key: Vec<u8>,
     value: Vec<u8>,
     /// The name as written and the type that `name` was made from: in a flood of new label sets it is the same again.
@@ -68,6 +93,8 @@ pub struct Resolved {
     written_as: Option<SampleType>,
     /// The same for keys, by the place of their tag: those that become labels as they are, with any type.
     plain_keys: Vec<PlainKey>,
+    raw: Vec<u8>,
+    scratch: Scratch,
 }
 
 /// A tag key that no rule names, with its legal spelling.
@@ -75,6 +102,20 @@ pub struct Resolved {
 struct PlainKey {
     written: Vec<u8>,
     escaped: Vec<u8>,
+}
+
+/// What a mapping rule decides beside name, labels and scale.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
+    /// Help text of the family; `None` for the usual one.
+    pub help: Option<String>,
+    /// How observations are kept.
+    pub observation: Observation,
+    /// After how long without a sample a series goes; `None` leaves that to the limits.
+    pub ttl: Option<Duration>,
+    /// Whether an incoming tag wins over a label of the rule.
+    honor_labels: bool,
+    scale: f64,
 }
 
 /// The rules that make names and labels, compiled from the configuration.
@@ -89,12 +130,38 @@ pub struct Mapper {
     container_id_label: Option<String>,
     /// What an `ms` value is divided by.
     ms_divisor: f64,
+    rules: Rules,
+    /// What each rule decides.
+    terms: Vec<Terms>,
+    /// What holds for names without a rule.
+    unmapped: Terms,
+    /// Whether any rule scales.
+    scales: bool,
 }
 
 impl Mapper {
-    /// Compiles `[naming]`, `[labels]` and what `[parse]` says of labels and units.
+    /// Compiles `[mapping]`, `[naming]`, `[labels]` and what `[parse]` says of labels and units.
     pub fn new(config: &Config) -> Self {
+        let mapping = &config.mapping;
+        let unmapped = Terms {
+            help: None,
+            observation: mapping.observation.clone(),
+            ttl: mapping.ttl,
+            honor_labels: false,
+            scale: 1.0,
+        };
+        let terms = mapping.rules.iter().map(|rule| Terms {
+            help: rule.help.clone(),
+            observation: rule.observation.clone().unwrap_or_else(|| mapping.observation.clone()),
+            ttl: rule.ttl.or(mapping.ttl).filter(|ttl| !ttl.is_zero()),
+            honor_labels: rule.honor_labels,
+            scale: rule.scale.unwrap_or(1.0),
+        });
         Self {
+            rules: Rules::new(&mapping.rules),
+            terms: terms.collect(),
+            unmapped,
+            scales: mapping.rules.iter().any(|rule| rule.scale.is_some()),
             naming: config.naming.clone(),
             add: config.labels.add.clone(),
             max_count: config.labels.max_count,
@@ -115,11 +182,22 @@ impl Mapper {
         if kind == SampleType::Timer { value / self.ms_divisor } else { value }
     }
 
+    /// Whether any rule scales values, so that whether a value is refused depends on its rule.
+    #[inline]
+    pub fn scales(&self) -> bool {
+        self.scales
+    }
+
+    /// What a rule decides, by its place; without one, what holds for all other names.
+    pub fn terms(&self, rule: Option<u32>) -> &Terms {
+        rule.map_or(&self.unmapped, |rule| &self.terms[rule as usize])
+    }
+
     /// Finds name and labels of a sample, into `out`; `rules` is what its identity was made with.
     ///
     /// # Errors
-    /// `UnknownType` for types that make no family yet, `NameTooLong`, `ReservedLabel` for a tag key that is empty, starts
-    /// with `__`, or is `le` on an observation.
+    /// `UnknownType` for types that make no family yet, `MappingDrop` by a rule, `EmptyName` if a rule's template is empty,
+    /// `NameTooLong`, `ReservedLabel` for a tag key that is empty, starts with `__`, or is `le` on an observation.
     pub fn resolve(
         &self,
         rules: &TagRules,
@@ -128,11 +206,21 @@ impl Mapper {
         sample: &Sample<'_>,
         out: &mut Resolved,
     ) -> Result<Kind, Refusal> {
-        let kind = Kind::of(sample.kind).ok_or(Refusal::new(DropReason::UnknownType, sample.type_at))?;
         if matches!(sample.kind, SampleType::Event | SampleType::ServiceCheck) {
-            return self.resolve_message(rules, text, line, sample, kind, out);
+            return self.resolve_message(rules, text, line, sample, out);
         }
-        if out.written_as != Some(sample.kind) || out.written != line.name || !line.name_rest.is_empty() {
+        out.labels.clear();
+        out.tag_drops = TagDrops::default();
+        (out.rule, out.scale) = (None, 1.0);
+        let (Some(kind), Some(metric_type)) = (Kind::of(sample.kind), MetricType::of(sample.kind)) else {
+            return Err(Refusal::new(DropReason::UnknownType, sample.type_at));
+        };
+        for (name, value) in &self.add {
+            out.labels.add_constant(name.as_bytes(), value.as_bytes());
+        }
+        let mapped = self.apply_rule(rules, metric_type, line, out)?;
+        let known = || out.written_as == Some(sample.kind) && out.written == line.name && line.name_rest.is_empty();
+        if !mapped && !known() {
             name::write(&self.naming, sample.kind, line.name, line.name_rest, &mut out.name);
             out.written.clear();
             out.written.extend_from_slice(line.name);
@@ -140,11 +228,6 @@ impl Mapper {
         }
         if out.name.len() > self.max_name_bytes {
             return Err(Refusal::new(DropReason::NameTooLong, 0));
-        }
-        out.labels.clear();
-        out.tag_drops = TagDrops::default();
-        for (name, value) in &self.add {
-            out.labels.add_constant(name.as_bytes(), value.as_bytes());
         }
         if line.lone_bracket {
             out.drop_tag(TagDropReason::Malformed);
@@ -177,9 +260,9 @@ impl Mapper {
         text: &[u8],
         line: &Line<'_>,
         sample: &Sample<'_>,
-        kind: Kind,
         out: &mut Resolved,
     ) -> Result<Kind, Refusal> {
+        (out.rule, out.scale) = (None, 1.0);
         out.name.clear();
         out.written_as = None;
         out.labels.clear();
@@ -201,7 +284,85 @@ impl Mapper {
             set(b"check", line.name, self, &mut out.labels, &mut out.tag_drops);
         }
         out.labels.sort();
-        Ok(kind)
+        Ok(if sample.kind == SampleType::Event { Kind::Counter } else { Kind::Gauge })
+    }
+
+    /// Takes name and labels from the rule that is for the raw name, if there is one.
+    fn apply_rule(
+        &self,
+        tags: &TagRules,
+        kind: MetricType,
+        line: &Line<'_>,
+        out: &mut Resolved,
+    ) -> Result<bool, Refusal> {
+        if self.terms.is_empty() {
+            return Ok(false);
+        }
+        let (mut raw, mut scratch) = (std::mem::take(&mut out.raw), std::mem::take(&mut out.scratch));
+        raw.clear();
+        let name = match line.name_rest {
+            [] => line.name,
+            rest => {
+                raw.extend_from_slice(line.name);
+                raw.extend_from_slice(rest);
+                &raw
+            }
+        };
+        let outcome = match self.rules.find(kind, name, &mut scratch) {
+            Some(found) => self.take_from(&found, tags, kind, out).map(|()| true),
+            None => Ok(false),
+        };
+        (out.raw, out.scratch) = (raw, scratch);
+        outcome
+    }
+
+    /// Takes name and labels from a rule.
+    fn take_from(
+        &self,
+        found: &Found<'_>,
+        tags: &TagRules,
+        kind: MetricType,
+        out: &mut Resolved,
+    ) -> Result<(), Refusal> {
+        let terms = self.terms(Some(found.rule));
+        (out.rule, out.scale) = (Some(found.rule), terms.scale);
+        if found.drops() {
+            return Err(Refusal::new(DropReason::MappingDrop, 0));
+        }
+        let mut buffer = std::mem::take(&mut out.key);
+        out.written_as = None;
+        found.write_name(&mut buffer, &mut out.name);
+        let mut reserved = false;
+        found.labels(&mut buffer, |label, value, constant| {
+            let observer = kind == MetricType::Observer;
+            reserved |= observer && label == "le";
+            let origin = if constant { Origin::Rule } else { Origin::Captured };
+            match tags.action_as_exposed(label.as_bytes()) {
+                // The value of a bucketed tag becomes no label, whoever sends it.
+                TagAction::Bucket(rule) => {
+                    let buckets = &tags.buckets()[usize::from(rule)];
+                    if !observer || buckets.observers {
+                        let mut text = std::mem::take(&mut out.value);
+                        text.clear();
+                        buckets.write(buckets.number(value), &mut text);
+                        out.add_mapped((buckets.label.as_bytes(), &text), Origin::Rule, terms.honor_labels, self);
+                        out.value = text;
+                    }
+                }
+                TagAction::Keep | TagAction::Drop => {
+                    let value = out.cut(value, self);
+                    out.add_mapped((label.as_bytes(), value), origin, terms.honor_labels, self);
+                }
+            }
+        });
+        out.key = buffer;
+        if out.name.is_empty() {
+            return Err(Refusal::new(DropReason::EmptyName, 0));
+        }
+        if reserved {
+            return Err(Refusal::new(DropReason::ReservedLabel, 0));
+        }
+        Ok(())
     }
 
     /// Turns one tag into a label, or counts why not.
@@ -299,6 +460,25 @@ impl Resolved {
         known.written.extend_from_slice(key);
         known.escaped.clear();
         known.escaped.extend_from_slice(escaped);
+    }
+
+    /// Adds a label of a rule; counts it as a tag if there is no place for it.
+    fn add_mapped(&mut self, label: (&[u8], &[u8]), origin: Origin, honor: bool, limits: &Mapper) {
+        if let Err(reason) = self.labels.add_mapped(label, origin, honor, limits.max_count) {
+            self.drop_tag(reason);
+        }
+    }
+
+    /// A value up to the limit, cut at a character boundary, and counted if it was longer.
+    fn cut<'v>(&mut self, value: &'v [u8], limits: &Mapper) -> &'v [u8] {
+        let mut end = value.len().min(limits.max_value_bytes);
+        if end < value.len() {
+            self.drop_tag(TagDropReason::Truncated);
+            while end > 0 && value[end] & 0xC0 == 0x80 {
+                end -= 1;
+            }
+        }
+        &value[..end]
     }
 
     fn drop_tag(&mut self, reason: TagDropReason) {

@@ -21,7 +21,7 @@ use crate::aggregate::bounds::Bounds;
 use crate::aggregate::grace::{Forget, Passage};
 use crate::aggregate::{OVERFLOW_LABEL, Place, Placed, Recorder, Retry, Sight, Store, Wanted, admits};
 use crate::clock::{self, Tick};
-use crate::config::{Config, GaugeSign, Parse, Sampling, SamplingMode};
+use crate::config::{Config, GaugeSign, Observation, Parse, Rule, Sampling, SamplingMode};
 use crate::identity::TagRules;
 use crate::identity::cache::{Cache, Stored};
 use crate::insight::{Insight, Watcher};
@@ -67,8 +67,10 @@ pub struct Rules {
     pub sampling: Sampling,
     /// Quotas, which all workers share; `None` if there is no limit.
     pub quotas: Option<Quotas>,
-    /// Bounds of new histograms.
+    /// Bounds of new histograms whose name no mapping rule gave.
     pub bounds: Arc<Bounds>,
+    /// The same for each mapping rule.
+    rule_bounds: Vec<Arc<Bounds>>,
     /// Rendered labels of an overflow series.
     pub overflow_labels: String,
     /// Longest line, bytes.
@@ -92,6 +94,14 @@ impl Rules {
         labels.sort();
         let mut overflow_labels = Vec::new();
         labels.render(&mut overflow_labels);
+        let compile = |observation: &Observation| match observation {
+            Observation::Histogram { bounds, .. } => Arc::new(Bounds::new(bounds)),
+            // THE STAND-IN: until the store keeps summaries, they are histograms of the buckets of [observer].
+            Observation::Summary { .. } => Arc::new(Bounds::new(&config.observer.bounds)),
+        };
+        let bounds = compile(&config.mapping.observation);
+        let of_rule = |rule: &Rule| rule.observation.as_ref().map_or_else(|| bounds.clone(), compile);
+        let rule_bounds = config.mapping.rules.iter().map(of_rule).collect();
         Self {
             parse: config.parse.clone(),
             generation: 0,
@@ -101,13 +111,19 @@ impl Rules {
             gate: Gate::new(Limits::new(&config.cardinality, &config.labels), config.cardinality.new_series_per_second),
             sampling: config.sampling,
             quotas: Quotas::new(&config.rate_limit),
-            bounds: Arc::new(Bounds::new(&config.observer.bounds)),
+            bounds,
+            rule_bounds,
             overflow_labels: text(&overflow_labels).to_owned(),
             max_line_bytes: config.listen.max_line_bytes,
             identity_cache_bytes: config.cardinality.identity_cache_bytes,
             exports_registers: config.distinct.export_registers,
             relay: None,
         }
+    }
+
+    /// Bounds of a new histogram that a mapping rule, or none, gave its name.
+    pub fn bounds_of(&self, rule: Option<u32>) -> &Arc<Bounds> {
+        rule.map_or(&self.bounds, |rule| &self.rule_bounds[rule as usize])
     }
 }
 
@@ -149,6 +165,10 @@ struct Stages {
 /// What became of an identity when it was new.
 struct Answer {
     outcome: Result<Place, DropReason>,
+    /// What values are multiplied by; 1 for most, which changes nothing and costs next to it.
+    scale: f64,
+    /// Whether a mapping rule was for it.
+    mapped: bool,
     overflow: bool,
     /// From this tick on it asks again; [`Tick::MAX`] for the many that never do.
     again_at: Tick,
@@ -390,7 +410,11 @@ impl Stages {
             self.oddities(sample);
         }
         let plain = matches!(sample.values, Values::One(_)) && sample.weight == 1.0;
-        if !plain && let Some(reason) = self.refuses(rules, sample) {
+        // Where rules scale, whether a counter is negative shows once its rule is found.
+        if !plain
+            && !rules.mapper.scales()
+            && let Some(reason) = self.refuses(rules, sample, 1.0)
+        {
             return self.note(rules, text, reason);
         }
         let dropped = rules.tags.identify(line, sample, &mut self.identity, &mut self.watcher);
@@ -428,7 +452,17 @@ impl Stages {
         sight: Sight,
     ) -> Result<(), DropReason> {
         self.tally.add(Count::CacheMisses, 1);
-        let (outcome, overflow, family, again) = match self.find(rules, text, line, sample, sight) {
+        let resolved = rules.mapper.resolve(&rules.tags, text, line, sample, &mut self.resolved);
+        let scale = self.resolved.scale;
+        if rules.mapper.scales()
+            && resolved.is_ok()
+            && let Some(reason) = self.refuses(rules, sample, scale)
+        {
+            return Err(reason);
+        }
+        let found =
+            resolved.map_err(|refusal| refusal.reason).and_then(|kind| self.find(rules, line, sample, kind, sight));
+        let (outcome, overflow, family, again) = match found {
             Ok(placed) => (Ok(placed.place), placed.overflow, placed.family, placed.again),
             Err(reason) => (Err(reason), false, 0, Retry::Never),
         };
@@ -440,7 +474,8 @@ impl Stages {
         };
         let drops = self.resolved.tag_drops;
         let tag_drops = (outcome.is_ok() && drops.iter().any(|n| *n > 0)).then(|| Box::new(drops));
-        let answer = Answer { outcome, overflow, family, again_at, tag_drops };
+        let mapped = self.resolved.rule.is_some();
+        let answer = Answer { outcome, scale, mapped, overflow, family, again_at, tag_drops };
         let outcome = answer.take(rules, sample, &mut self.recorder, &mut self.leases, &mut self.tally);
         if sight != Sight::First {
             self.cache.insert(hash, &self.identity, answer);
@@ -448,31 +483,28 @@ impl Stages {
         outcome
     }
 
-    /// The place of a sample, as far as the limits allow.
+    /// The place of a sample whose name and labels were just found, as far as the limits allow.
     fn find(
         &mut self,
         rules: &Rules,
-        text: &[u8],
         line: &Line<'_>,
         sample: &Sample<'_>,
+        kind: Kind,
         sight: Sight,
     ) -> Result<Placed, DropReason> {
-        let kind = rules
-            .mapper
-            .resolve(&rules.tags, text, line, sample, &mut self.resolved)
-            .map_err(|refusal| refusal.reason)?;
         let written = match line.name_rest {
             [] => Cow::Borrowed(line.name),
             rest => Cow::Owned([line.name, rest].concat()),
         };
-        let Resolved { name, labels, .. } = &mut self.resolved;
+        let Resolved { name, labels, rule, .. } = &mut self.resolved;
         let wanted = Wanted {
-            name: self::text(name),
-            written: self::text(&written),
+            name: text(name),
+            written: text(&written),
+            help: rules.mapper.terms(*rule).help.as_deref(),
             kind,
             sample: Some(sample.kind),
-            bounds: &rules.bounds,
-            ttl: None,
+            bounds: rules.bounds_of(*rule),
+            ttl: rules.mapper.terms(*rule).ttl.map(|ttl| ttl.as_secs()),
             generation: rules.generation,
             overflow_labels: &rules.overflow_labels,
             sight,
@@ -485,12 +517,14 @@ impl Stages {
     /// the first of them returned.
     ///
     /// Asked before anything else of the sample: it makes no series, nor does it decide what type a name has. A plain
-    /// number of weight 1 need not be asked.
+    /// number of weight 1 need not be asked, unless a rule scales it.
     #[inline(never)]
-    fn refuses(&mut self, rules: &Rules, sample: &Sample<'_>) -> Option<DropReason> {
+    fn refuses(&mut self, rules: &Rules, sample: &Sample<'_>, scale: f64) -> Option<DropReason> {
         let kind = Kind::of(sample.kind)?;
         let refusals = sample.values.numbers().map(|number| match number {
-            Ok(number) => admits(kind, rules.mapper.in_base_unit(sample.kind, number.value), sample.weight).err(),
+            Ok(number) => {
+                admits(kind, rules.mapper.in_base_unit(sample.kind, number.value) * scale, sample.weight).err()
+            }
             Err((reason, _)) => Some(reason),
         });
         if refusals.clone().any(|refusal| refusal.is_none()) {
@@ -514,6 +548,12 @@ impl Stored for Answer {
 }
 
 impl Answer {
+    /// What its samples count as among the actions of mapping.
+    #[inline(always)]
+    fn action(&self) -> Count {
+        if self.mapped { Count::Mapped } else { Count::Unmapped }
+    }
+
     /// Records the values of a sample of this identity, or counts why not.
     ///
     /// # Errors
@@ -533,11 +573,16 @@ impl Answer {
                 // A set's value is its whole text, colons and all.
                 let values = if sample.kind == SampleType::Set { 1 } else { sample.values.numbers().count() };
                 (0..values).for_each(|_| tally.dropped(*reason));
+                // What a rule drops is counted by its reason.
+                if *reason != DropReason::MappingDrop {
+                    tally.add(self.action(), values as u64);
+                }
                 return Err(*reason);
             }
         };
         let outcome = match sample.values {
             Values::One(value) => {
+                tally.add(self.action(), 1);
                 self.record(rules, sample, place, Number { value, signed: false }, recorder, leases, tally)
             }
             Values::Text(_) => self.take_all(rules, sample, place, recorder, leases, tally),
@@ -569,7 +614,7 @@ impl Answer {
             tally.dropped(DropReason::RateLimited);
             return Err(DropReason::RateLimited);
         }
-        let value = rules.mapper.in_base_unit(sample.kind, number.value);
+        let value = rules.mapper.in_base_unit(sample.kind, number.value) * self.scale;
         let relative = number.signed && rules.parse.gauge_sign == GaugeSign::Delta;
         let outcome = recorder.record(place, value, sample.weight, relative);
         match outcome {
@@ -597,6 +642,7 @@ impl Answer {
     ) -> Result<(), DropReason> {
         let mut all = Ok(());
         for number in sample.values.numbers() {
+            tally.add(self.action(), 1);
             let outcome = match number {
                 Ok(number) => self.record(rules, sample, place, number, recorder, leases, tally),
                 Err((reason, _)) => {

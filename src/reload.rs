@@ -50,6 +50,7 @@ impl InForce {
     ) -> Self {
         declare(&loaded.config, &rules.load(), &store);
         telemetry.series().limit.store(loaded.config.cardinality.max_series, Relaxed);
+        telemetry.set_mapping_rules(loaded.config.mapping.rules.len());
         Self {
             sources,
             loaded: ArcSwap::from_pointee(loaded),
@@ -88,12 +89,15 @@ impl InForce {
             Ok(rules) => rules,
             Err(error) => {
                 warn!(%error, "nothing is relayed");
-                Rules { generation: self.rules.load().generation + 1, ..Rules::new(&loaded.config) }
+                let mut rules = Rules::new(&loaded.config);
+                rules.generation = self.rules.load().generation + 1;
+                rules
             }
         };
         declare(&loaded.config, &rules, &self.store);
         self.rules.store(Arc::new(rules));
         self.telemetry.series().limit.store(loaded.config.cardinality.max_series, Relaxed);
+        self.telemetry.set_mapping_rules(loaded.config.mapping.rules.len());
         self.listeners.iter().for_each(|listener| listener(&loaded.config));
         self.telemetry.reload_succeeded(&loaded.hash);
         info!(hash = loaded.hash, "configuration read again and in force");
@@ -170,6 +174,7 @@ fn declare(config: &Config, rules: &Rules, store: &Store) {
         let wanted = Wanted {
             name: &declared.name,
             written: &declared.name,
+            help: None,
             kind,
             sample: None,
             bounds: &rules.bounds,

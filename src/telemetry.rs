@@ -81,6 +81,10 @@ closed_set! {
         CacheEntries = "identity_cache_entries",
         /// Samples taken by an overflow series.
         OverflowSamples = "overflow_samples",
+        /// Samples whose name a mapping rule gave.
+        Mapped = "mapping_map",
+        /// Samples that no mapping rule was for.
+        Unmapped = "mapping_none",
         /// Gauge values with a plus that were read as a change; not exposed.
         GaugesRaised = "gauges_raised",
         /// Gauge values with a minus that were read as a change and came with DogStatsD tags; not exposed.
@@ -489,6 +493,10 @@ families! {
     LOAD = Gauge("statsieve_load_ratio", "",
         "CPU time of a worker in the last interval, as a share of a core or of the CPU quota if that is less.")
         .by(&["worker"]);
+    MAPPING_ACTIONS = Counter("statsieve_mapping_actions", "",
+        "Samples by what the mapping rules did; none is a name without a rule. What was refused before is not counted.")
+        .by(&["action"]);
+    MAPPING_RULES = Gauge("statsieve_mapping_rules", "", "Mapping rules in force, those of the mapping file among them.");
     SCRAPES = Counter("statsieve_scrapes", "", "Scrapes answered to the end.").by(&["format"]);
     SCRAPE_DURATION = Histogram("statsieve_scrape_duration", "seconds",
         "Time from the request of a scrape until its last part was handed over; a slow reader is part of it.");

@@ -331,7 +331,7 @@ impl Tables {
         let (bounds, room) = match known.map(|number| self.family(number)) {
             Some(family) => (&family.bounds, family.room(labels.len())),
             None => {
-                let help = wanted.written.len().min(4 * SHOWN) + HELP_BYTES - 4 * SHOWN;
+                let help = wanted.help.map_or(wanted.written.len().min(4 * SHOWN) + HELP_BYTES - 4 * SHOWN, str::len);
                 (wanted.bounds, new_family_bytes(wanted.name.len(), help, labels.len()))
             }
         };
@@ -384,7 +384,8 @@ impl Tables {
     fn make_family(&mut self, wanted: &Wanted<'_>) -> u32 {
         self.serial += 1;
         // The written name is cut, since what a legal name was made from may be much longer than it.
-        let help = format!("Received as {:.SHOWN$} ({}).", wanted.written, wanted.kind.word());
+        let usual = || format!("Received as {:.SHOWN$} ({}).", wanted.written, wanted.kind.word());
+        let help = wanted.help.map_or_else(usual, str::to_owned);
         let family = Family {
             serial: self.serial,
             name: wanted.name.into(),

@@ -56,6 +56,7 @@ impl Bench {
         let wanted = Wanted {
             name,
             written: name,
+            help: None,
             kind,
             sample: None,
             bounds: &self.bounds,

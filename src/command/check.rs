@@ -31,7 +31,7 @@ pub struct WorstCase {
 impl WorstCase {
     /// The bounds that follow from `config`.
     pub fn of(config: &Config) -> Self {
-        let family = config.observer.bounds.len() as u64 + HISTOGRAM_LINES;
+        let family = most_bounds(config) as u64 + HISTOGRAM_LINES;
         Self {
             user: config.cardinality.max_series,
             overflow: family.saturating_mul(config.cardinality.max_families as u64),
@@ -43,6 +43,11 @@ impl WorstCase {
     pub fn total(self) -> u64 {
         self.user.saturating_add(self.overflow).saturating_add(self.own)
     }
+}
+
+/// Bounds of the largest histogram that there may be.
+fn most_bounds(config: &Config) -> usize {
+    config.mapping.most_bounds(config.observer.bounds.len())
 }
 
 /// Most sample lines of `statsieve_*` and `process_*`.
@@ -103,7 +108,7 @@ pub fn check(sources: &Sources, out: &mut dyn Write) -> io::Result<u8> {
 
 fn write_worst_case(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     let worst = WorstCase::of(config);
-    let bounds = config.observer.bounds.len();
+    let bounds = most_bounds(config);
     let family = bounds as u64 + HISTOGRAM_LINES;
     let families = config.cardinality.max_families;
     let rows = [

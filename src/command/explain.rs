@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{BAD_CONFIGURATION, FAILED, OK};
 use crate::aggregate::{Placed, Sight, Store, Wanted, admits};
-use crate::config::{self, Config, GaugeSign, MsUnit, Sources};
+use crate::config::{self, Config, GaugeSign, MsUnit, Rule, Sources};
 use crate::identity::TagAction;
 use crate::map::{Kind, Resolved};
 use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
@@ -83,6 +83,8 @@ struct Explained {
     weight: f64,
     dialect: &'static str,
     written: String,
+    /// The mapping rule: where it stands, and what it matches.
+    rule: Option<RuleUse>,
     name: String,
     buckets: Vec<BucketUse>,
     labels: Vec<(String, String)>,
@@ -93,6 +95,32 @@ struct Explained {
     times: u64,
     warnings: Vec<String>,
     query: String,
+}
+
+/// A sample that would be refused.
+struct Refused {
+    refusal: Refusal,
+    /// The mapping rule that was for it, as far as it got there.
+    rule: Option<RuleUse>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, rule: None }
+    }
+}
+
+/// A mapping rule that was for a name.
+struct RuleUse {
+    place: String,
+    pattern: String,
+    scale: f64,
+}
+
+impl RuleUse {
+    fn to_json(&self) -> Value {
+        json!({ "place": self.place, "match": self.pattern })
+    }
 }
 
 /// A tag value and the bucket that stands in for it.
@@ -118,7 +146,7 @@ impl<'a> Explainer<'a> {
     }
 
     /// One outcome for each sample of the line, or one refusal.
-    fn line(&mut self, text: &[u8]) -> Vec<Result<Explained, Refusal>> {
+    fn line(&mut self, text: &[u8]) -> Vec<Result<Explained, Refused>> {
         let whole = || {
             if text.len() > self.rules.max_line_bytes {
                 return Err(Refusal::new(DropReason::LineTooLong, self.rules.max_line_bytes));
@@ -133,10 +161,10 @@ impl<'a> Explainer<'a> {
         let line = match whole() {
             Ok(_) if message::is_message(text) => {
                 let read = message::message(text, &self.rules.parse);
-                return vec![read.and_then(|(line, sample)| self.sample(text, &line, 0, &sample))];
+                return vec![read.map_err(Into::into).and_then(|(line, sample)| self.sample(text, &line, 0, &sample))];
             }
             Ok(line) => line,
-            Err(refusal) => return vec![Err(refusal)],
+            Err(refusal) => return vec![Err(refusal.into())],
         };
         let mut outcomes = Vec::new();
         let mut next = Some(line.body);
@@ -147,7 +175,7 @@ impl<'a> Explainer<'a> {
                     next = sample.next;
                 }
                 Err(refusal) => {
-                    outcomes.push(Err(refusal));
+                    outcomes.push(Err(refusal.into()));
                     next = None;
                 }
             }
@@ -161,17 +189,31 @@ impl<'a> Explainer<'a> {
         line: &Line<'_>,
         from: usize,
         sample: &Sample<'_>,
-    ) -> Result<Explained, Refusal> {
-        let (values, relative, warnings) = self.values(line_text, from, sample)?;
-        let kind = self.rules.mapper.resolve(&self.rules.tags, line_text, line, sample, &mut self.resolved)?;
+    ) -> Result<Explained, Refused> {
+        // Where rules scale, the rule is looked for first, as in the pipeline.
+        let unscaled = (!self.rules.mapper.scales()).then(|| self.values(line_text, from, sample, 1.0)).transpose()?;
+        let resolved = self.rules.mapper.resolve(&self.rules.tags, line_text, line, sample, &mut self.resolved);
+        let rule = self.resolved.rule.map(|rule| {
+            let Rule { place, pattern, scale, .. } = &self.config.mapping.rules[rule as usize];
+            RuleUse { place: place.clone(), pattern: pattern.as_str().to_owned(), scale: scale.unwrap_or(1.0) }
+        });
+        let kind = match resolved {
+            Ok(kind) => kind,
+            Err(refusal) => return Err(Refused { refusal, rule }),
+        };
+        let (values, relative, warnings) = match unscaled {
+            Some(values) => values,
+            None => self.values(line_text, from, sample, self.resolved.scale)?,
+        };
         let name = lossy(&self.resolved.name);
         let written = lossy(&[line.name, line.name_rest].concat());
         let wanted = Wanted {
             name: &name,
             written: &written,
+            help: None,
             kind,
             sample: Some(sample.kind),
-            bounds: &self.rules.bounds,
+            bounds: self.rules.bounds_of(self.resolved.rule),
             ttl: None,
             generation: self.rules.generation,
             overflow_labels: &self.rules.overflow_labels,
@@ -180,7 +222,10 @@ impl<'a> Explainer<'a> {
         };
         let mut text = Vec::new();
         let placed = self.store.place(wanted, &mut self.resolved.labels, &mut text, &self.rules.gate);
-        let Placed { overflow, .. } = placed.map_err(|reason| Refusal::new(reason, 0))?;
+        let Placed { overflow, .. } = match placed {
+            Ok(placed) => placed,
+            Err(reason) => return Err(Refused { refusal: Refusal::new(reason, 0), rule }),
+        };
         let shown = if overflow { self.rules.overflow_labels.clone() } else { lossy(&text) };
         let series = if shown.is_empty() { name.clone() } else { format!("{name}{{{shown}}}") };
         let buckets = self.buckets(line, sample);
@@ -198,12 +243,13 @@ impl<'a> Explainer<'a> {
                 style => style.name(),
             },
             query: query(kind, &name),
+            lines: kind.lines(self.rules.bounds_of(self.resolved.rule)),
+            rule,
             written,
             name,
             labels: self.resolved.labels.iter().map(|(name, value)| (lossy(name), lossy(value))).collect(),
             series,
             overflow,
-            lines: kind.lines(&self.rules.bounds),
             times: used
                 .iter()
                 .fold(1, |times: u64, rule| times.saturating_mul(u64::from(self.config.bucketing[*rule].count))),
@@ -221,6 +267,7 @@ impl<'a> Explainer<'a> {
         text: &[u8],
         from: usize,
         sample: &Sample<'_>,
+        scale: f64,
     ) -> Result<(Vec<Number>, bool, Vec<String>), Refusal> {
         let Some(kind) = Kind::of(sample.kind) else { return Ok((Vec::new(), false, Vec::new())) };
         let delta = sample.kind == SampleType::Gauge && self.rules.parse.gauge_sign == GaugeSign::Delta;
@@ -230,7 +277,7 @@ impl<'a> Explainer<'a> {
         for number in sample.values.numbers() {
             let piece = pieces.next().unwrap_or(written);
             let admitted = number.map_err(|(reason, _)| reason).and_then(|number| {
-                let value = self.rules.mapper.in_base_unit(sample.kind, number.value);
+                let value = self.rules.mapper.in_base_unit(sample.kind, number.value) * scale;
                 admits(kind, value, sample.weight).map(|()| number)
             });
             match admitted {
@@ -343,7 +390,7 @@ fn meaning(reason: DropReason) -> (&'static str, &'static str) {
             "another name, or the type that the name has",
         ),
         DropReason::ReservedLabel => (
-            "a tag key is empty, starts with __, or is le on an observation",
+            "a key of a tag, or of a mapping rule, is empty, starts with __, or is le on an observation",
             "another tag key, or the tag in labels.drop",
         ),
         DropReason::EmptyName => ("nothing is left of the name", "a name in front of the tags"),
@@ -366,7 +413,7 @@ fn tag_meaning(reason: TagDropReason) -> &'static str {
     }
 }
 
-fn to_rows(text: &[u8], outcome: &Result<Explained, Refusal>) -> String {
+fn to_rows(text: &[u8], outcome: &Result<Explained, Refused>) -> String {
     let mut rows = String::new();
     // A String takes everything, so writing to it cannot fail.
     // What a client sent must not drive the terminal.
@@ -377,17 +424,20 @@ fn to_rows(text: &[u8], outcome: &Result<Explained, Refusal>) -> String {
     row("line", &shown);
     let explained = match outcome {
         Ok(explained) => explained,
-        Err(refusal) => {
+        Err(Refused { refusal, rule }) => {
             let (meaning, right) = meaning(refusal.reason);
             let before = printable(&text[..(refusal.at as usize).min(text.len())]);
             row("", &format!("{}^", " ".repeat(before.chars().count())));
+            if let Some(rule) = rule {
+                row("rule", &rule_row(rule));
+            }
             row("refused", &format!("{}: {meaning}", refusal.reason));
             row("expected", right);
             return rows;
         }
     };
     row("parsed", &parsed(explained));
-    row("rule", "none");
+    row("rule", &explained.rule.as_ref().map_or_else(|| "none".to_owned(), rule_row));
     row("name", &format!("{} -> {}", explained.written, explained.name));
     for used in &explained.buckets {
         let stands = used.bucket.as_deref().unwrap_or("none, observations lose the tag");
@@ -409,6 +459,12 @@ fn to_rows(text: &[u8], outcome: &Result<Explained, Refusal>) -> String {
     rows
 }
 
+/// Where a rule stands, what it matches, and by what it multiplies.
+fn rule_row(rule: &RuleUse) -> String {
+    let scale = if rule.scale == 1.0 { String::new() } else { format!(", scale {}", rule.scale) };
+    format!("{}, {}{scale}", rule.place, rule.pattern)
+}
+
 fn parsed(explained: &Explained) -> String {
     let values: Vec<String> = explained.values.iter().map(|number| number.value.to_string()).collect();
     let mut text = format!("{}, value {}", explained.kind, values.join(", "));
@@ -423,16 +479,17 @@ fn parsed(explained: &Explained) -> String {
     text
 }
 
-fn to_json(text: &[u8], outcome: &Result<Explained, Refusal>) -> Value {
+fn to_json(text: &[u8], outcome: &Result<Explained, Refused>) -> Value {
     let line = lossy(text);
     match outcome {
-        Err(refusal) => {
+        Err(Refused { refusal, rule }) => {
             let (meaning, right) = meaning(refusal.reason);
             json!({
                 "line": line,
                 "recorded": false,
                 "reason": refusal.reason.label(),
                 "at": refusal.at,
+                "rule": rule.as_ref().map(RuleUse::to_json),
                 "meaning": meaning,
                 "expected": right,
             })
@@ -459,7 +516,7 @@ fn to_json(text: &[u8], outcome: &Result<Explained, Refusal>) -> Value {
                     "weight": explained.weight,
                     "dialect": explained.dialect,
                 },
-                "rule": Value::Null,
+                "rule": explained.rule.as_ref().map(RuleUse::to_json),
                 "name": explained.name,
                 "buckets": buckets.collect::<Vec<_>>(),
                 "labels": labels.collect::<Map<_, _>>(),

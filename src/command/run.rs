@@ -21,7 +21,7 @@ use tracing_subscriber::{Layer, Registry, reload as reload_layer};
 use super::{BAD_CONFIGURATION, FAILED, OK};
 use crate::aggregate::Store;
 use crate::clock::Clock;
-use crate::config::{self, Config, Loaded, Log, LogFormat, LogLevel, Sources};
+use crate::config::{self, Config, Loaded, Log, LogFormat, LogLevel, Observation, Sources};
 use crate::expose::http::Admin;
 use crate::expose::lifecycle::Lifecycle;
 use crate::expose::report::Report;
@@ -75,6 +75,16 @@ pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u
             problems = found.count(),
             "configuration refused, running on the defaults: bucketing and labels.drop of the file are not in force"
         );
+    }
+    let mapping = &loaded.config.mapping;
+    if let Some(file) = &mapping.file {
+        let observers = match &mapping.observation {
+            Observation::Histogram { .. } => "histogram",
+            Observation::Summary { .. } => "summary",
+        };
+        let ttl = mapping.ttl.unwrap_or_default();
+        let (file, rules) = (file.display(), mapping.rules.len());
+        info!(%file, rules, observers, ?ttl, "mapping file read; its defaults hold for observers and ttl, not [observer]");
     }
     if !loaded.pending.is_empty() {
         warn!(keys = loaded.pending.join(" "), "these keys have no effect in this version");

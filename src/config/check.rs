@@ -10,7 +10,10 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use xxhash_rust::xxh64::xxh64;
+
 use super::keys;
+use super::mapping::{Action, Mapping, MetricType, Observation, Pattern, Rule};
 use super::problem::{KeyPath, Problem};
 use super::raw::{self, Raw};
 use super::source::{Merged, show};
@@ -18,11 +21,13 @@ use super::syntax::{
     address, are_bounds, are_quantiles, distinct, is_free_label, is_glob, is_label, is_mapping_glob, is_metric_name,
     is_name_part, is_name_template, is_tag,
 };
+use super::yaml::{self, MappingFile};
 use super::{
     BareTags, BucketMethod, Bucketing, Cardinality, Config, DebugApi, Declared, DeclaredKind, Distinct, Format,
     GaugeSign, HeavyHitters, Http, Labels, Listen, Log, LogFormat, LogLevel, MsUnit, Naming, Observer, OwnMetrics,
     Parse, RateLimit, Relay, Reload, Sampling, SamplingMode, Telemetry, Window,
 };
+use crate::map::regex::Regex;
 use crate::model::RESERVED_PREFIXES;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -39,13 +44,14 @@ const MOST_BUCKETING_RULES: usize = 255;
 /// Adds the files it reads to `files`, those it cannot read too.
 pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>, files: &mut Vec<PathBuf>) -> Config {
     let mut check = Check { merged, problems, files };
-    let config = Config {
+    Config {
         listen: check.listen(&raw.listen),
         http: check.http(&raw.http, &raw.listen),
         parse: check.parse(&raw.parse),
         naming: check.naming(&raw.naming),
         observer: check.observer(&raw.observer),
         reload: Reload { watch: raw.reload.watch },
+        mapping: check.mapping(raw),
         bucketing: check.bucketing(raw),
         labels: check.labels(raw),
         cardinality: check.cardinality(&raw.cardinality),
@@ -65,9 +71,7 @@ pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>, fil
         },
         relay: check.relay(&raw.relay),
         log: check.log(&raw.log),
-    };
-    check.mapping(raw);
-    config
+    }
 }
 
 struct Check<'a> {
@@ -369,45 +373,123 @@ impl Check<'_> {
         }
     }
 
-    fn mapping(&mut self, raw: &Raw) {
+    fn mapping(&mut self, raw: &Raw) -> Mapping {
+        let observer = &raw.observer;
+        let own = MappingFile {
+            histogram: Observation::Histogram {
+                bounds: observer.buckets.clone(),
+                native_factor: observer.native_factor,
+                native_max_buckets: u32::try_from(observer.native_max_buckets).unwrap_or(1),
+            },
+            summary: Observation::Summary {
+                quantiles: observer.quantiles.clone(),
+                max_age: humantime::parse_duration(&observer.max_age).unwrap_or(SECOND),
+            },
+            summaries: observer.kind == "summary",
+            ttl: None,
+            unordered: false,
+            rules: Vec::new(),
+        };
+        let (file, hash) = self.mapping_file(&raw.mapping.file).unzip();
+        let mut defaults = file.unwrap_or(own);
+        let mut rules = std::mem::take(&mut defaults.rules);
+        let path = &raw.mapping.file;
         for (index, rule) in raw.mapping.rules.iter().flatten().enumerate() {
-            let base = KeyPath::parse("mapping.rules").join(index);
-            let enums = [
-                ("match_type", &rule.match_type, &["glob", "regex"][..]),
-                ("match_metric_type", &rule.match_metric_type, &["counter", "gauge", "observer"]),
-                ("action", &rule.action, &["map", "drop"]),
-                ("observer_type", &rule.observer_type, &["histogram", "summary"]),
-            ];
-            for (key, value, known) in enums {
-                self.require_at(value.as_deref().is_none_or(|value| known.contains(&value)), &base.join(key));
+            rules.push(self.mapping_rule(rule, index, &defaults));
+        }
+        Mapping {
+            file: (!path.is_empty()).then(|| path.into()),
+            file_hash: hash.unwrap_or(0),
+            rules,
+            observation: defaults.observation().clone(),
+            ttl: defaults.ttl,
+        }
+    }
+
+    /// What the mapping file says, and a hash of its text; `None` without one.
+    fn mapping_file(&mut self, file: &str) -> Option<(MappingFile, u64)> {
+        if file.is_empty() {
+            return None;
+        }
+        let key = KeyPath::parse("mapping.file");
+        let path = self.merged.directory(&key).unwrap_or(Path::new("")).join(file);
+        let name = path.display().to_string();
+        self.files.push(path.clone());
+        let text = std::fs::read(&path)
+            .map_err(|cause| cause.to_string())
+            .and_then(|bytes| String::from_utf8(bytes).map_err(|cause| format!("no UTF-8: {}", cause.utf8_error())));
+        match text {
+            Ok(text) => Some((yaml::read(&name, &text, self.problems), xxh64(text.as_bytes(), 0))),
+            Err(cause) => {
+                let accepted = format!("{} ({name}: {cause})", keys::accepted(&key));
+                self.refuse_at(&key, &accepted);
+                None
             }
-            let pattern = rule.pattern.as_deref().unwrap_or_default();
-            let regex = rule.match_type.as_deref() == Some("regex");
-            self.require_at(!pattern.is_empty() && (regex || is_mapping_glob(pattern)), &base.join("match"));
-            self.require_at(rule.name.as_deref().is_some_and(is_name_template), &base.join("name"));
-            for name in rule.labels.iter().flat_map(BTreeMap::keys) {
-                if !is_label(name) {
-                    let key = base.join("labels").join(name);
-                    self.push(&key, format!("found {name:?} as name, accepted: {}", keys::accepted(&key)));
-                }
+        }
+    }
+
+    fn mapping_rule(&mut self, rule: &raw::MappingRule, index: usize, defaults: &MappingFile) -> Rule {
+        let base = KeyPath::parse("mapping.rules").join(index);
+        let regex = self.choice(&base.join("match_type"), &rule.match_type, &[("glob", false), ("regex", true)]);
+        let metric_types =
+            [("counter", MetricType::Counter), ("gauge", MetricType::Gauge), ("observer", MetricType::Observer)];
+        let metric_type = self.choice(&base.join("match_metric_type"), &rule.match_metric_type, &metric_types);
+        let action = self.choice(&base.join("action"), &rule.action, &[("map", Action::Map), ("drop", Action::Drop)]);
+        let kinds = [("histogram", false), ("summary", true)];
+        let summaries = self.choice(&base.join("observer_type"), &rule.observer_type, &kinds);
+        let text = rule.pattern.as_deref().unwrap_or_default();
+        let pattern = if regex == Some(true) && !text.is_empty() {
+            Regex::new(text).map(Pattern::Regex).unwrap_or_else(|why| {
+                self.refuse_at(&base.join("match"), &format!("a regular expression ({why})"));
+                Pattern::Glob(String::new())
+            })
+        } else {
+            self.require_at(is_mapping_glob(text), &base.join("match"));
+            Pattern::Glob(text.to_owned())
+        };
+        self.require_at(rule.name.as_deref().is_some_and(is_name_template), &base.join("name"));
+        let summary = summaries.unwrap_or(defaults.summaries);
+        if let Some(bounds) = &rule.buckets {
+            self.require_at(are_bounds(bounds), &base.join("buckets"));
+            if summary {
+                self.refuse_at(&base.join("buckets"), "none, since the rule's observer type is \"summary\"");
             }
-            let histogram = rule.observer_type.as_ref().unwrap_or(&raw.observer.kind) == "histogram";
-            if let Some(bounds) = &rule.buckets {
-                self.require_at(are_bounds(bounds), &base.join("buckets"));
-                if !histogram {
-                    self.refuse_at(&base.join("buckets"), "none, since the rule's observer type is \"summary\"");
-                }
+        }
+        if let Some(quantiles) = &rule.quantiles {
+            self.require_at(are_quantiles(quantiles), &base.join("quantiles"));
+            if !summary {
+                self.refuse_at(&base.join("quantiles"), "none, since the rule's observer type is \"histogram\"");
             }
-            if let Some(quantiles) = &rule.quantiles {
-                self.require_at(are_quantiles(quantiles), &base.join("quantiles"));
-                if histogram {
-                    self.refuse_at(&base.join("quantiles"), "none, since the rule's observer type is \"histogram\"");
-                }
+        }
+        let ttl = rule.ttl.as_ref().map(|ttl| self.duration_at(&base.join("ttl"), ttl, Duration::ZERO..=YEAR));
+        self.require_at(rule.scale.is_none_or(f64::is_finite), &base.join("scale"));
+        let says = summaries.is_some() || rule.buckets.is_some() || rule.quantiles.is_some();
+        let mut observation = if summary { defaults.summary.clone() } else { defaults.histogram.clone() };
+        match &mut observation {
+            Observation::Histogram { bounds, .. } => rule.buckets.iter().for_each(|given| bounds.clone_from(given)),
+            Observation::Summary { quantiles, .. } => {
+                rule.quantiles.iter().for_each(|given| quantiles.clone_from(given));
             }
-            if let Some(ttl) = &rule.ttl {
-                self.duration_at(&base.join("ttl"), ttl, Duration::ZERO..=YEAR);
+        }
+        for name in rule.labels.iter().flat_map(BTreeMap::keys) {
+            let observed = metric_type == Some(MetricType::Observer) && observation.reserves(name);
+            if !is_label(name) || observed {
+                let key = base.join("labels").join(name);
+                self.push(&key, format!("found {name:?} as name, accepted: {}", keys::accepted(&key)));
             }
-            self.require_at(rule.scale.is_none_or(f64::is_finite), &base.join("scale"));
+        }
+        Rule {
+            place: base.to_string(),
+            pattern,
+            metric_type,
+            action: action.unwrap_or(Action::Map),
+            name: rule.name.clone().unwrap_or_default(),
+            labels: rule.labels.clone().unwrap_or_default().into_iter().collect(),
+            honor_labels: rule.honor_labels.unwrap_or(false),
+            help: rule.help.clone().filter(|help| !help.is_empty()),
+            scale: rule.scale,
+            observation: says.then_some(observation),
+            ttl,
         }
     }
 
@@ -529,6 +611,11 @@ impl Check<'_> {
 
     fn one_of<T: Copy>(&mut self, key: &str, value: &str, known: &[(&str, T)]) -> T {
         self.one_of_at(&KeyPath::parse(key), value, known)
+    }
+
+    /// What `value` stands for, if it is there.
+    fn choice<T: Copy>(&mut self, key: &KeyPath, value: &Option<String>, known: &[(&str, T)]) -> Option<T> {
+        value.as_deref().map(|value| self.one_of_at(key, value, known))
     }
 
     /// What `value` stands for, or the first of `known`.

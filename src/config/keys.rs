@@ -12,7 +12,7 @@ const LIMIT: &str = "1 to 1000000000";
 const QUOTA: &str = "0 (no limit) to 4294967295";
 const SHARE: &str = "a number above 0, at most 1";
 const BOUNDS: &str = "1 to 1000 finite numbers, ascending, none twice";
-const QUANTILES: &str = "at most 100 numbers above 0 and below 1, none twice";
+const QUANTILES: &str = "at most 100 numbers from 0 to 1, none twice";
 const OBSERVER_TYPE: &str = "\"histogram\" or \"summary\"";
 const NEW_LABEL: &str = "a label name: [a-zA-Z_][a-zA-Z0-9_]*, not starting with __, none of le, quantile, overflow";
 
@@ -64,14 +64,18 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("observer.quantiles", QUANTILES),
     ("observer.max_age", "a duration, \"1s\" to \"365d\""),
     ("reload.watch", BOOLEAN),
-    ("mapping.file", "the path of a mapping file, or \"\" for none"),
+    ("mapping.file", "the path of a mapping file that can be read, or \"\" for none"),
     ("mapping.rules", "a list of tables, [[mapping.rules]]"),
     ("mapping.rules.*.match", "parts between dots, each `*` or letters, digits, _ and - (a regex: any text)"),
     ("mapping.rules.*.match_type", "\"glob\" or \"regex\""),
     ("mapping.rules.*.match_metric_type", "\"counter\", \"gauge\" or \"observer\""),
     ("mapping.rules.*.name", "letters, digits, _, $1 and ${1}, not starting with a digit"),
     ("mapping.rules.*.labels", "a table of label names with text as values"),
-    ("mapping.rules.*.labels.*", "text under a label name: [a-zA-Z_][a-zA-Z0-9_]*, not starting with __"),
+    (
+        "mapping.rules.*.labels.*",
+        "text under a label name: [a-zA-Z_][a-zA-Z0-9_]*, not starting with __, \
+         not le on a histogram or quantile on a summary",
+    ),
     ("mapping.rules.*.action", "\"map\" or \"drop\""),
     ("mapping.rules.*.help", "a text"),
     ("mapping.rules.*.observer_type", OBSERVER_TYPE),
@@ -151,7 +155,6 @@ pub(super) const PENDING: &[&str] = &[
     "observer.native_max_buckets",
     "observer.quantiles",
     "observer.max_age",
-    "mapping",
 ];
 
 /// What is accepted at `path`; for an element of a list, what the list accepts.

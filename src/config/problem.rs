@@ -84,6 +84,8 @@ pub struct Problem {
     /// What was found and what is accepted.
     pub message: String,
     excerpt: Option<Excerpt>,
+    /// Whether it is in the mapping file.
+    mapping: bool,
 }
 
 /// The line a problem shows on.
@@ -99,7 +101,7 @@ struct Excerpt {
 impl Problem {
     /// A problem that no line can be shown for.
     pub(super) fn bare(place: impl Into<String>, key: &KeyPath, message: impl Into<String>) -> Self {
-        Self { place: place.into(), key: key.to_string(), message: message.into(), excerpt: None }
+        Self { place: place.into(), key: key.to_string(), message: message.into(), excerpt: None, mapping: false }
     }
 
     /// A problem at the bytes `span` of the file `name`.
@@ -110,7 +112,12 @@ impl Problem {
         let line = text[..start].matches('\n').count() + 1;
         let marked = at - start..floor(text, span.end).clamp(at, end) - start;
         let excerpt = Excerpt { line: Some(line), text: text[start..end].trim_end_matches('\r').to_owned(), marked };
-        Self { place: format!("{name}:{line}"), key: key.to_string(), message, excerpt: Some(excerpt) }
+        Self { place: format!("{name}:{line}"), key: key.to_string(), message, excerpt: Some(excerpt), mapping: false }
+    }
+
+    /// The same, of a mapping file: those come behind the problems of the file that names it.
+    pub(super) fn of_mapping_file(self) -> Self {
+        Self { mapping: true, ..self }
     }
 
     /// A problem of the override `KEY=VALUE`.
@@ -119,13 +126,13 @@ impl Problem {
         let equals = text.find('=').unwrap_or(text.len());
         let marked = if mark_key { "--set ".len()..equals } else { (equals + 1).min(text.len())..text.len() };
         let excerpt = Excerpt { line: None, text: text.clone(), marked };
-        Self { place: text, key: key.to_string(), message, excerpt: Some(excerpt) }
+        Self { place: text, key: key.to_string(), message, excerpt: Some(excerpt), mapping: false }
     }
 
-    /// Where it comes in a list: by line of the file, then the overrides.
-    pub(super) fn order(&self) -> (bool, usize) {
+    /// Where it comes in a list: by line of the file, then of the mapping file, then the overrides.
+    pub(super) fn order(&self) -> (bool, bool, usize) {
         let line = self.excerpt.as_ref().and_then(|excerpt| excerpt.line);
-        (line.is_none(), line.unwrap_or(0))
+        (line.is_none(), self.mapping, line.unwrap_or(0))
     }
 }
 

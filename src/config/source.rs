@@ -467,7 +467,7 @@ pub(super) fn show(value: &Value) -> String {
 }
 
 /// At most 80 characters, none of them a line break.
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     const LONGEST: usize = 80;
     let flat: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if flat.chars().count() <= LONGEST {

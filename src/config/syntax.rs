@@ -4,6 +4,7 @@
 //! Not here: which key takes what (`check`), and the words for it (`keys`).
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use memchr::{memchr, memmem};
 
@@ -67,7 +68,7 @@ pub(super) fn are_bounds(bounds: &[f64]) -> bool {
 }
 
 pub(super) fn are_quantiles(quantiles: &[f64]) -> bool {
-    quantiles.len() <= 100 && quantiles.iter().all(|q| *q > 0.0 && *q < 1.0) && distinct(quantiles)
+    quantiles.len() <= 100 && quantiles.iter().all(|q| (0.0..=1.0).contains(q)) && distinct(quantiles)
 }
 
 pub(super) fn is_word(byte: u8) -> bool {
@@ -143,6 +144,36 @@ pub(super) fn is_name_template(name: &str) -> bool {
         }
     }
     true
+}
+
+/// A duration as Go reads it: numbers with units one after the other, `1h30m`, `1.5s`, or `0`. `None` for a negative one,
+/// and past 292 years.
+pub(super) fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut nanoseconds = 0.0;
+    while !rest.is_empty() {
+        let length = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, behind) = rest.split_at(length);
+        let number: f64 = number.parse().ok()?;
+        let length = behind.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at(length);
+        nanoseconds += number
+            * match unit {
+                "ns" => 1.0,
+                "us" | "\u{b5}s" | "\u{3bc}s" => 1e3,
+                "ms" => 1e6,
+                "s" => 1e9,
+                "m" => 60e9,
+                "h" => 3600e9,
+                _ => return None,
+            };
+        rest = behind;
+    }
+    let fits = text.ends_with(|c: char| c.is_alphabetic()) && nanoseconds < i64::MAX as f64;
+    fits.then(|| Duration::from_nanos(nanoseconds as u64))
 }
 
 #[cfg(test)]
@@ -235,6 +266,35 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_name_template(name), legal, "{name}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        let ms = |n| Some(Duration::from_millis(n));
+        for (text, duration) in [
+            ("30s", ms(30_000)),
+            ("1h30m", ms(5_400_000)),
+            ("1.5s", ms(1_500)),
+            (".5s", ms(500)),
+            ("2m0.25s", ms(120_250)),
+            ("1us", Some(Duration::from_micros(1))),
+            ("1\u{b5}s", Some(Duration::from_micros(1))),
+            ("7ns", Some(Duration::from_nanos(7))),
+            ("+1s", ms(1_000)),
+            ("0", ms(0)),
+            ("0s", ms(0)),
+            ("", None),
+            ("+", None),
+            ("-1s", None),
+            ("1", None),
+            ("1d", None),
+            ("1 s", None),
+            ("s", None),
+            (".s", None),
+            ("99999999h", None),
+        ] {
+            assert_eq!(go_duration(text), duration, "{text:?}");
         }
     }
 

@@ -14,8 +14,10 @@ use crate::parse::scan;
 pub enum Origin {
     /// `labels.add`: no tag can change it.
     Constant,
-    /// A rule of the configuration bounds its values: user buckets.
+    /// The configuration bounds its values: user buckets, fixed texts of mapping rules.
     Rule,
+    /// A mapping rule took its value from the name: kept near a limit, but nobody bounds its values.
+    Captured,
     /// A tag of the client, whose values nobody bounds.
     Tag,
 }
@@ -35,6 +37,8 @@ struct Label {
     name: Range<usize>,
     value: Range<usize>,
     origin: Origin,
+    /// Nothing that comes later changes it.
+    fixed: bool,
 }
 
 impl LabelSet {
@@ -46,17 +50,38 @@ impl LabelSet {
 
     /// Adds a label that no tag can change.
     pub fn add_constant(&mut self, name: &[u8], value: &[u8]) {
-        self.push(name, value, Origin::Constant);
+        self.push(name, value, Origin::Constant, true);
+    }
+
+    /// Adds a label of a mapping rule, before any tag is set; a tag may change it only if `honor` says so.
+    ///
+    /// # Errors
+    /// `TooMany` if `most` are there, `Dropped` if a label has that name already.
+    pub fn add_mapped(
+        &mut self,
+        (name, value): (&[u8], &[u8]),
+        origin: Origin,
+        honor: bool,
+        most: usize,
+    ) -> Result<(), TagDropReason> {
+        if self.labels.iter().any(|label| self.bytes[label.name.clone()] == *name) {
+            return Err(TagDropReason::Dropped);
+        }
+        if self.labels.len() >= most {
+            return Err(TagDropReason::TooMany);
+        }
+        self.push(name, value, origin, !honor);
+        Ok(())
     }
 
     /// Sets a label.
     ///
     /// # Errors
-    /// `TooMany` if it is new and `most` are there, `Dropped` if a constant label has that name.
+    /// `TooMany` if it is new and `most` are there, `Dropped` if a label that no tag can change has that name.
     pub fn set(&mut self, name: &[u8], value: &[u8], origin: Origin, most: usize) -> Result<(), TagDropReason> {
         let bytes = &self.bytes;
         match self.labels.iter().position(|label| bytes[label.name.clone()] == *name) {
-            Some(place) if self.labels[place].origin == Origin::Constant => return Err(TagDropReason::Dropped),
+            Some(place) if self.labels[place].fixed => return Err(TagDropReason::Dropped),
             Some(place) => {
                 let start = self.bytes.len();
                 self.bytes.extend_from_slice(value);
@@ -64,15 +89,16 @@ impl LabelSet {
                 self.labels[place].origin = origin;
             }
             None if self.labels.len() >= most => return Err(TagDropReason::TooMany),
-            None => self.push(name, value, origin),
+            None => self.push(name, value, origin, false),
         }
         Ok(())
     }
 
-    /// Replaces the value of each tag's label that `folds` says yes to by [`OTHER`]; returns how many.
+    /// Replaces each value that nobody bounds and that `folds` says yes to by [`OTHER`]; returns how many.
     pub fn fold(&mut self, mut folds: impl FnMut(&[u8], &[u8]) -> bool) -> u64 {
         let mut folded = 0;
-        for label in self.labels.iter_mut().filter(|label| label.origin == Origin::Tag) {
+        let unbounded = |label: &&mut Label| matches!(label.origin, Origin::Tag | Origin::Captured);
+        for label in self.labels.iter_mut().filter(unbounded) {
             if folds(&self.bytes[label.name.clone()], &self.bytes[label.value.clone()]) {
                 let start = self.bytes.len();
                 self.bytes.extend_from_slice(OTHER);
@@ -92,12 +118,12 @@ impl LabelSet {
         self.labels.len() < before
     }
 
-    fn push(&mut self, name: &[u8], value: &[u8], origin: Origin) {
+    fn push(&mut self, name: &[u8], value: &[u8], origin: Origin, fixed: bool) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(name);
         let middle = self.bytes.len();
         self.bytes.extend_from_slice(value);
-        self.labels.push(Label { name: start..middle, value: middle..self.bytes.len(), origin });
+        self.labels.push(Label { name: start..middle, value: middle..self.bytes.len(), origin, fixed });
     }
 
     /// Puts the labels in order of their names.
@@ -258,5 +284,15 @@ mod tests {
         assert!(set.simplify(&["version".to_owned()]));
         assert_eq!(text(&mut set), r#"region="eu",user_bucket="bucket_7",version="x""#);
         assert!(!set.simplify(&["version".to_owned()]));
+    }
+
+    #[test]
+    fn what_a_rule_took_from_the_name_is_folded_and_kept_when_simplified() {
+        let mut set = LabelSet::default();
+        set.add_mapped((b"part", b"x"), Origin::Captured, false, 9).unwrap();
+        set.add_mapped((b"kind", b"x"), Origin::Rule, false, 9).unwrap();
+        assert_eq!(set.fold(|_, value| value == b"x"), 1);
+        assert!(!set.simplify(&[]));
+        assert_eq!(text(&mut set), r#"kind="x",part="other""#);
     }
 }

@@ -325,3 +325,124 @@ fn only_timers_are_divided_and_only_where_they_are_in_milliseconds() {
         assert_eq!(types.map(|kind| mapper.in_base_unit(kind, 8.0)), values);
     }
 }
+
+/// The overrides for rules in TOML notation.
+fn with_rules(rules: &str, more: &[&str]) -> Vec<String> {
+    std::iter::once(format!("mapping.rules=[{rules}]")).chain(more.iter().map(ToString::to_string)).collect()
+}
+
+#[track_caller]
+fn check_rules(rules: &str, more: &[&str], cases: &[(&str, &str)]) {
+    let set = with_rules(rules, more);
+    check(&set.iter().map(String::as_str).collect::<Vec<_>>(), cases);
+}
+
+#[test]
+fn names_of_rules_are_final_and_unmapped_ones_get_their_suffix() {
+    check_rules(
+        r#"{match="bot.*.calls",name="bot_calls",labels={method="$1"}},{match="*.wait",name="${1}_wait"}"#,
+        &["naming.prefix=p_"],
+        &[
+            ("bot.send.calls:1|c", r#"bot_calls{method="send"}"#),
+            ("bot.wait:1|ms", "bot_wait{}"),
+            ("7up-x.wait:1|g", "_7up_x_wait{}"),
+            ("bot.other:1|c", "p_bot_other_total{}"),
+        ],
+    );
+}
+
+#[test]
+fn rules_see_the_raw_name_without_its_tags() {
+    check_rules(
+        r#"{match="bot.a-b.*",name="hit",labels={part="$1"}}"#,
+        &[],
+        &[
+            ("bot.a-b.x,k=v:1|g", r#"hit{k="v",part="x"}"#),
+            ("bot.a-b.x#k=v:1|g", r#"hit{k="v",part="x"}"#),
+            ("bot.a-[k=v]b.x:1|g", r#"hit{k="v",part="x"}"#),
+            ("bot.a_b.x:1|g", "bot_a_b_x{}"),
+        ],
+    );
+}
+
+#[test]
+fn a_label_of_a_rule_wins_over_a_tag_unless_it_honors_tags() {
+    check_rules(
+        r#"{match="a.*",name="a",labels={k="$1"}},{match="b.*",name="b",labels={k="$1"},honor_labels=true}"#,
+        &["parse.container_id_label=k"],
+        &[
+            ("a.x:1|g|#k:v,l:w", r#"a{k="x",l="w"} -dropped"#),
+            ("a.x:1|g|#l:w", r#"a{k="x",l="w"}"#),
+            ("a.x:1|g|c:id", r#"a{k="x"} -dropped"#),
+            ("b.x:1|g|#k:v", r#"b{k="v"}"#),
+            ("b.x:1|g|#l:w", r#"b{k="x",l="w"}"#),
+            ("b.x:1|g|c:id", r#"b{k="id"}"#),
+        ],
+    );
+}
+
+#[test]
+fn constant_labels_and_limits_hold_for_rules_too() {
+    let rules = r#"{match="a.*",name="a",labels={bot="$1",k="$1"}}"#;
+    check_rules(rules, &["labels.add.bot=b"], &[("a.x:1|g", r#"a{bot="b",k="x"} -dropped"#)]);
+    check_rules(rules, &["labels.max_count=1"], &[("a.x:1|g|#l:w", r#"a{bot="x"} -too_many*2"#)]);
+    check_rules(
+        rules,
+        &["labels.max_value_bytes=8"],
+        &[("a.123456789:1|g", r#"a{bot="12345678",k="12345678"} -truncated*2"#)],
+    );
+    check_rules(r#"{match="a.*",name="$1"}"#, &["labels.max_name_bytes=8"], &[("a.123456789:1|g", "name_too_long@0")]);
+}
+
+#[test]
+fn drops_and_names_that_come_to_nothing_are_refused() {
+    check_rules(
+        r#"{match="drop.*",name="x",action="drop"},{match="*.none",name="$9"},{match="*.empty",name="$1"}"#,
+        &[],
+        &[
+            ("drop.none:1|g", "mapping_drop@0"),
+            ("drop.x:1|g|#__bad:1", "mapping_drop@0"),
+            ("a.none:1|g", "empty_name@0"),
+            (".empty:1|g", "empty_name@0"),
+            ("drop.x:a|s", "unknown_type@9"),
+        ],
+    );
+}
+
+#[test]
+fn the_value_of_a_bucketed_tag_becomes_no_label_by_a_rule_either() {
+    let rules = r#"{match="user.*.hits",name="hits",labels={user_id="$1"}}"#;
+    check_rules(
+        rules,
+        &[],
+        &[
+            ("user.42.hits:1|c", r#"hits{user_bucket="bucket_1"}"#),
+            ("user.42.hits:1|c|#user_id:7", r#"hits{user_bucket="bucket_1"} -dropped"#),
+            ("user.42.hits:1|ms", "hits{}"),
+        ],
+    );
+    check_rules(rules, &["bucketing=[]"], &[("user.42.hits:1|c", r#"hits{user_id="42"}"#)]);
+}
+
+#[test]
+fn le_from_a_rule_refuses_observations_and_nothing_else() {
+    check_rules(
+        r#"{match="a.*",name="a",labels={le="$1"}}"#,
+        &[],
+        &[("a.x:1|ms", "reserved_label@0"), ("a.x:1|g", r#"a{le="x"}"#)],
+    );
+}
+
+#[test]
+fn what_a_rule_does_not_decide_is_decided_as_without_one() {
+    let set = with_rules(
+        r#"{match="a",name="a",help="h",ttl="0s",scale=2,observer_type="summary",quantiles=[1]},{match="b",name="b"}"#,
+        &[],
+    );
+    let mapper = Mapper::new(&config(&set.iter().map(String::as_str).collect::<Vec<_>>()));
+    let (a, b, none) = (mapper.terms(Some(0)), mapper.terms(Some(1)), mapper.terms(None));
+    assert_eq!((a.help.as_deref(), a.ttl, a.scale), (Some("h"), None, 2.0));
+    assert!(matches!(&a.observation, Observation::Summary { quantiles, .. } if *quantiles == [1.0]));
+    assert_eq!(b, none);
+    assert!(mapper.scales());
+}

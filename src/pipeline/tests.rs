@@ -470,3 +470,63 @@ fn a_family_over_its_quota_takes_nothing_from_others() {
     let tally = sidecar.workers[0].tally();
     assert!(tally.recorded_of(SampleType::Counter) > 200);
 }
+
+#[test]
+fn rules_scale_in_the_base_unit_before_a_counter_is_judged() {
+    let rules = "mapping.rules=[{match=\"*.neg\",name=\"neg\",scale=-1},{match=\"*.zero\",name=\"zero\",scale=0},\
+                 {match=\"*.ms\",name=\"ms\",scale=1000},{match=\"*.g\",name=\"g\",scale=10}]";
+    let scrape = Sidecar::after(
+        &[rules],
+        &["a.neg:-2|c", "a.zero:5|c", "a.ms:7|ms", "a.g:1|g", "a.g:+2|g", "a.neg:-2:-3|c|@0.5", "plain:1|c"],
+    );
+    assert_eq!(scrape, ["neg 12", "zero 0", "ms_sum 7", "ms_count 1", "g 30", "plain_total 1"]);
+    // What is refused for its sign makes no series, at no sight.
+    let mut sidecar = Sidecar::new(&[rules]);
+    for sight in 1..=4 {
+        assert_eq!(sidecar.books(b"a.neg:1|c"), "lines=1 negative_counter=1", "sight {sight}");
+        assert_eq!(sidecar.books(b"plain:-1:-2|c"), "lines=1 negative_counter=2", "sight {sight}");
+    }
+    assert_eq!(sidecar.scrape(), [""; 0]);
+    assert_eq!(sidecar.books(b"a.neg:-1:1|c"), "lines=1 counter=1 negative_counter=1");
+}
+
+#[test]
+fn every_sample_that_reaches_the_rules_counts_one_action() {
+    let rules = "mapping.rules=[{match=\"a.*\",name=\"a\"},{match=\"drop\",name=\"x\",action=\"drop\"}]";
+    let mut sidecar = Sidecar::new(&[rules]);
+    for _ in 0..4 {
+        sidecar.workers[0]
+            .datagram(b"a.x:1|c\na.y:1:2:3|c|@0.5\nb:1|c\nb:1:x|c\ndrop:1|c\ndrop:1:2|g\na.x:1|g\nbad:x|c");
+    }
+    let tally = sidecar.workers[0].tally();
+    let dropped = tally.dropped_for(DropReason::MappingDrop);
+    // A clash of types is found behind the rules; a value that cannot be read on its own is found before.
+    assert_eq!((tally.get(Count::Mapped), tally.get(Count::Unmapped), dropped), (4 * 5, 4 * 3, 4 * 3));
+}
+
+#[test]
+fn the_first_rule_of_a_name_gives_it_help_and_bounds() {
+    let rules = "mapping.rules=[{match=\"a\",name=\"x\",help=\"one\\ntwo\",buckets=[1]},\
+                 {match=\"b\",name=\"x\",help=\"other\",buckets=[2, 3]},{match=\"s\",name=\"s\",observer_type=\"summary\"}]";
+    let mut sidecar = Sidecar::new(&[rules, "observer.buckets=[7]"]);
+    sidecar.workers[0].datagram(b"a:1|h\nb:1|h\ns:1|h\nu:1|h");
+    let (mut pieces, mut out) = (sidecar.store.begin(Format::Text), Vec::new());
+    while pieces.next(&mut out) {}
+    let text = String::from_utf8(out).unwrap();
+    let found: Vec<&str> = text.lines().filter(|line| line.contains("HELP") || line.contains("le=")).collect();
+    assert_eq!(
+        found,
+        [
+            "# HELP x one\\ntwo",
+            "x_bucket{le=\"1.0\"} 2",
+            "x_bucket{le=\"+Inf\"} 2",
+            "# HELP s Received as s (histogram).",
+            // The stand-in for summaries.
+            "s_bucket{le=\"7.0\"} 1",
+            "s_bucket{le=\"+Inf\"} 1",
+            "# HELP u Received as u (histogram).",
+            "u_bucket{le=\"7.0\"} 1",
+            "u_bucket{le=\"+Inf\"} 1",
+        ]
+    );
+}

@@ -62,6 +62,7 @@ impl Telemetry {
             scraped_ms: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
             relay: Arc::default(),
+            mapping_rules: AtomicU64::new(0),
             history: History::default(),
         });
         let mut registry = Registry::default();
@@ -162,6 +163,11 @@ impl Telemetry {
     /// An HTTP connection could not be accepted.
     pub fn accept_failed(&self) {
         self.ledger.accept_errors.fetch_add(1, Relaxed);
+    }
+
+    /// So many mapping rules are in force from now on.
+    pub fn set_mapping_rules(&self, rules: usize) {
+        self.ledger.mapping_rules.store(rules as u64, Relaxed);
     }
 
     /// The configuration was read again and is in force from now on.
@@ -288,6 +294,7 @@ struct Ledger {
     scraped_ms: AtomicU64,
     accept_errors: AtomicU64,
     relay: Arc<RelayBooks>,
+    mapping_rules: AtomicU64,
     history: History,
 }
 
@@ -409,6 +416,14 @@ impl Collector for Ledger {
 
         out.workers(&SAMPLING_RATE, self.workers.iter().map(|books| books.sampling_rate()))?;
         out.workers(&LOAD, self.workers.iter().map(|books| books.load_ratio()))?;
+
+        let actions = [
+            ("map", tally.get(Count::Mapped)),
+            ("drop", tally.dropped_for(DropReason::MappingDrop)),
+            ("none", tally.get(Count::Unmapped)),
+        ];
+        out.counters(&MAPPING_ACTIONS, actions.into_iter())?;
+        out.gauge(&MAPPING_RULES, self.mapping_rules.load(Relaxed))?;
 
         out.counters(
             &SCRAPES,
@@ -660,6 +675,9 @@ mod tests {
         tally.add(Count::Lines, 5);
         tally.recorded(SampleType::Gauge);
         tally.dropped(DropReason::Sampled);
+        tally.dropped(DropReason::MappingDrop);
+        tally.add(Count::Mapped, 7);
+        tally.add(Count::Unmapped, 8);
         tally.tags_dropped(TagDropReason::Bare, 2);
         tally.unknown_field(b'z');
         tally.set(Count::CacheEntries, 3);
@@ -676,6 +694,7 @@ mod tests {
         sockets[1].errors.store(3, Relaxed);
         sockets[1].failing.store(true, Relaxed);
         telemetry.series().created.store(9, Relaxed);
+        telemetry.set_mapping_rules(12);
         telemetry.scraped(Format::OpenMetrics, Duration::from_millis(2), 1234);
 
         let text = text(&telemetry);
@@ -708,6 +727,10 @@ mod tests {
             ("statsieve_sampling_rate{worker=\"1\"}", 0.64),
             ("statsieve_load_ratio{worker=\"0\"}", 0.0),
             ("statsieve_load_ratio{worker=\"1\"}", 0.75),
+            ("statsieve_mapping_actions_total{action=\"map\"}", 14.0),
+            ("statsieve_mapping_actions_total{action=\"drop\"}", 2.0),
+            ("statsieve_mapping_actions_total{action=\"none\"}", 16.0),
+            ("statsieve_mapping_rules", 12.0),
             ("statsieve_scrapes_total{format=\"openmetrics\"}", 1.0),
             ("statsieve_scrapes_total{format=\"protobuf\"}", 0.0),
             ("statsieve_scrape_bytes", 1234.0),

@@ -186,6 +186,7 @@ fn series_take_no_more_bytes_than_they_are_charged() {
                 let wanted = Wanted {
                     name: &name,
                     written: &name,
+                    help: None,
                     kind,
                     sample: None,
                     bounds: &bounds,

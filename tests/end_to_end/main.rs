@@ -22,6 +22,7 @@ mod ground_truth;
 mod insight;
 mod kernel_drops;
 mod limits;
+mod mapping;
 mod memory;
 mod overload;
 mod prometheus;

@@ -1,6 +1,7 @@
 //! Configuration files as their writers see them: good ones load, bad ones are told all that is wrong with them.
 //!
-//! Each `tests/data/config/<case>.bad.toml` stands beside `<case>.expected`, the lines of its problems. With
+//! Each `tests/data/config/<case>.bad.toml` stands beside `<case>.expected`, the lines of its problems, and so does each
+//! mapping file `tests/data/mapping/<case>.bad.yml`. With
 //! `UPDATE_EXPECTED=1` the expected files are written anew, to be read over before they are committed.
 
 use std::fs;
@@ -8,15 +9,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use statsieve::command::{BAD_CONFIGURATION, check};
-use statsieve::config::{self, BucketMethod, Loaded, Sources};
+use statsieve::config::{self, BucketMethod, Loaded, Problems, Sources};
+
+mod mapping;
 
 fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/config")
 }
 
 fn cases(ending: &str) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = fs::read_dir(data())
-        .expect("tests/data/config is there")
+    cases_in(&data(), ending)
+}
+
+fn cases_in(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(folder)
+        .expect("the folder is there")
         .map(|entry| entry.expect("it can be listed").path())
         .filter(|path| path.to_string_lossy().ends_with(ending))
         .collect();
@@ -37,13 +44,18 @@ fn load_good(name: &str) -> Loaded {
 
 #[test]
 fn bad_files_are_told_everything_that_is_wrong_with_them() {
+    let read = |case: &Path| config::load(&Sources { file: Some(case.to_owned()), set: Vec::new() });
+    compare(&data(), ".bad.toml", read);
+}
+
+/// Compares the problems of each file whose name has this ending with those expected.
+fn compare(folder: &Path, ending: &str, read: impl Fn(&Path) -> Result<Loaded, Problems>) {
     let update = std::env::var_os("UPDATE_EXPECTED").is_some();
     let mut differing = Vec::new();
-    for case in cases(".bad.toml") {
-        let problems = config::load(&Sources { file: Some(case.clone()), set: Vec::new() })
-            .expect_err(&format!("{} has problems", case.display()));
-        let found = format!("{}\n", without_directory(&problems.to_string()));
-        let expected_path = PathBuf::from(case.to_string_lossy().replace(".bad.toml", ".expected"));
+    for case in cases_in(folder, ending) {
+        let problems = read(&case).expect_err(&format!("{} has problems", case.display()));
+        let found = format!("{problems}\n").replace(&format!("{}/", folder.display()), "");
+        let expected_path = PathBuf::from(case.to_string_lossy().replace(ending, ".expected"));
         if update {
             fs::write(&expected_path, &found).expect("the expected file can be written");
         }
@@ -103,7 +115,7 @@ fn a_file_holds_only_what_differs() {
     assert_eq!((chats.method, chats.count), (BucketMethod::Range { size: 1000 }, 100));
     assert_eq!(users.salt, b"pepper", "one line ending is cut off, and the path starts at the file");
     assert_eq!(chats.salt, b"");
-    assert_eq!(loaded.pending, ["mapping.rules"]);
+    assert_eq!(loaded.pending, [""; 0]);
     assert_ne!(loaded.hash, defaults.hash);
 }
 
