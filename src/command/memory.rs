@@ -14,6 +14,7 @@ use super::run::MOST_WORKERS;
 use crate::aggregate::{self, census};
 use crate::config::Config;
 use crate::expose::http::connection_bytes;
+use crate::expose::protobuf::most_metric_bytes;
 use crate::expose::report;
 use crate::expose::text::most_line_bytes;
 use crate::identity::cache::BESIDE_BYTES;
@@ -101,7 +102,7 @@ impl Memory {
             .saturating_mul(rules)
             .saturating_mul(heavy::most_bytes(capacity) as u64)
             .saturating_add(heavy::answering_bytes(capacity, workers as usize) as u64);
-        let over = (3 * most_line(config)).max(own_text(config));
+        let over = (3 * most_line(config)).max(most_metric(config, bounds)).max(own_text(config));
         let toml = toml_bytes(config);
         let answer = heavy::answer_bytes(capacity).max(report::answer_bytes(labels.max_name_bytes, toml));
         let connection = connection_bytes(over, answer) as u64;
@@ -170,6 +171,17 @@ impl Memory {
 
 /// The longest line of a user series.
 fn most_line(config: &Config) -> usize {
+    most_line_bytes(config.labels.max_name_bytes, most_labels(config).1)
+}
+
+/// The longest series in protobuf.
+fn most_metric(config: &Config, bounds: usize) -> usize {
+    let (labels, text) = most_labels(config);
+    most_metric_bytes(config.labels.max_name_bytes, aggregate::HELP_BYTES, text, labels, bounds)
+}
+
+/// The most labels of a user series, and the longest text of them.
+fn most_labels(config: &Config) -> (usize, usize) {
     let labels = &config.labels;
     // In the line a label has two bytes beside key and value (a bare one, `k,`, becomes `k="true",`), and its value may
     // double when it is escaped; a bucket may be longer than the value it stands for.
@@ -177,7 +189,7 @@ fn most_line(config: &Config) -> usize {
     let sent = (labels.max_count * one).min(2 * config.listen.max_line_bytes + 8 * labels.max_count);
     let made: usize = config.bucketing.iter().map(|rule| rule.label.len() + rule.format.len() + 16).sum();
     let added: usize = labels.add.iter().map(|(name, value)| name.len() + 2 * value.len() + 4).sum();
-    most_line_bytes(labels.max_name_bytes, sent + made + added)
+    (labels.max_count + config.bucketing.len() + labels.add.len(), sent + made + added)
 }
 
 /// The longest piece of TOML in a hint: bucketing rules, tags taken out, declared series or bounds, written out.
@@ -204,7 +216,7 @@ fn toml_bytes(config: &Config) -> usize {
     rules.max(drop).max(declared).max(24 * (config.observer.bounds.len() + 6)) + 512
 }
 
-/// The longest text of the own metrics.
+/// The longest text of the own metrics, and more than their protobuf.
 fn own_text(config: &Config) -> usize {
     let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
     let tag = longest(&mut config.bucketing.iter().filter_map(|rule| rule.tags.first()).map(String::len));
