@@ -7,21 +7,21 @@
 //! the number of series; names, labels and values are those of text 0.0.4; every counter and histogram has a start.
 //! Follows: `io.prometheus.client`, `metrics.proto`.
 //!
-//! Labels are written from the text that each series keeps of them. Keeping their bytes as well would be faster by half,
-//! and cost as much again of `cardinality.max_bytes` as the text does.
+//! Labels are written from the text that each series keeps of them, some 30 ns each. Were their bytes kept as well, a
+//! counter of three labels would take 30 ns instead of 100 (measured on one of two shared cores), and all series a tenth
+//! more than that text once again, out of `cardinality.max_bytes`: series are worth more than microseconds of a scrape.
 
 mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
-use self::wire::{delimited, double, message, text, uint};
+use self::wire::{bytes, delimited, double, message, uint};
 use super::{PIECE_BYTES, Pieces};
 use crate::aggregate::{Family, Reader, Series, Store};
 use crate::map::Kind;
-use crate::map::labels::rendered;
 
 // Field numbers, by message.
 const FAMILY_NAME: u8 = 1;
@@ -91,7 +91,7 @@ impl Pieces for UserProtobuf {
     fn next(&mut self, out: &mut Vec<u8>) -> bool {
         let enough = out.len() + PIECE_BYTES;
         let store = self.store.clone();
-        // A piece holds this lock for some 100 us.
+        // At a hundred nanoseconds a series a piece holds this lock for less than 100 us.
         let reader = store.read();
         while let Some(slot) = reader.families().get(self.family) {
             // A family that went between two pieces may have left its place to another, which a later scrape shows whole.
@@ -154,8 +154,8 @@ fn write_user_metric(reader: &Reader<'_>, family: &Family, series: &Series, coun
 /// Appends one delimited family with the metrics that `metrics` writes.
 pub(super) fn write_family(name: &str, help: &str, kind: Type, out: &mut Vec<u8>, metrics: impl FnOnce(&mut Vec<u8>)) {
     delimited(out, |out| {
-        text(FAMILY_NAME, name, out);
-        text(FAMILY_HELP, help, out);
+        bytes(FAMILY_NAME, name.as_bytes(), out);
+        bytes(FAMILY_HELP, help.as_bytes(), out);
         uint(FAMILY_TYPE, kind as u64, out);
         metrics(out);
     });
@@ -165,18 +165,37 @@ pub(super) fn write_family(name: &str, help: &str, kind: Type, out: &mut Vec<u8>
 #[inline]
 pub(super) fn write_metric(labels: &str, out: &mut Vec<u8>, value: impl FnOnce(&mut Vec<u8>)) {
     message(FAMILY_METRIC, out, |out| {
-        for (name, value) in rendered(labels) {
-            message(METRIC_LABEL, out, |out| {
-                text(LABEL_NAME, name, out);
-                if memchr(b'\\', value.as_bytes()).is_none() {
-                    text(LABEL_VALUE, value, out);
-                } else {
-                    message(LABEL_VALUE, out, |out| unescape(value, out));
-                }
-            });
-        }
+        write_labels(labels, out);
         value(out);
     });
+}
+
+/// Appends a label for each in rendered text. The search for delimiters is half of what a series costs here.
+#[inline]
+fn write_labels(labels: &str, out: &mut Vec<u8>) {
+    let mut rest = labels.as_bytes();
+    while let Some(equals) = memchr(b'=', rest) {
+        let (name, quoted) = (&rest[..equals], rest.get(equals + 2..).unwrap_or_default());
+        let (mut end, mut escapes) = (0, false);
+        while let Some(at) = memchr2(b'"', b'\\', quoted.get(end..).unwrap_or_default()) {
+            end += at;
+            if quoted[end] == b'"' {
+                break;
+            }
+            escapes = true;
+            end += 2;
+        }
+        let value = quoted.get(..end).unwrap_or(quoted);
+        message(METRIC_LABEL, out, |out| {
+            bytes(LABEL_NAME, name, out);
+            match escapes {
+                false => bytes(LABEL_VALUE, value, out),
+                true => message(LABEL_VALUE, out, |out| unescape(value, out)),
+            }
+        });
+        // Behind the quote and the comma.
+        rest = quoted.get(end + 2..).unwrap_or_default();
+    }
 }
 
 /// Appends the counter of a metric; `start` is the time since 1970 when it was 0.
@@ -238,8 +257,8 @@ fn write_time(field: u8, since_1970: Duration, out: &mut Vec<u8>) {
 }
 
 /// Appends a label value without the escapes of text.
-fn unescape(value: &str, out: &mut Vec<u8>) {
-    let mut rest = value.as_bytes();
+fn unescape(value: &[u8], out: &mut Vec<u8>) {
+    let mut rest = value;
     while let Some(at) = memchr(b'\\', rest) {
         out.extend_from_slice(&rest[..at]);
         match rest.get(at + 1) {

@@ -24,6 +24,7 @@ mod limits;
 mod memory;
 mod overload;
 mod prometheus;
+mod protobuf;
 mod recording;
 mod relay;
 mod reload;

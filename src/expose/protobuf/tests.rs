@@ -152,7 +152,7 @@ fn labels_are_as_they_were_sent_and_help_is_too() {
     for (escaped, value) in [("", ""), ("a\\nb", "a\nb"), ("\\\\n", "\\n"), ("\\\"\\\\\\n", "\"\\\n"), ("é\\\\", "é\\")]
     {
         let mut out = Vec::new();
-        unescape(escaped, &mut out);
+        unescape(escaped.as_bytes(), &mut out);
         assert_eq!(String::from_utf8(out).as_deref(), Ok(value), "{escaped}");
     }
 }

@@ -43,12 +43,12 @@ pub(super) fn double(field: u8, value: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-/// Appends a field that is text.
+/// Appends a field that is text, or bytes.
 #[inline]
-pub(super) fn text(field: u8, value: &str, out: &mut Vec<u8>) {
+pub(super) fn bytes(field: u8, value: &[u8], out: &mut Vec<u8>) {
     key(field, Layout::Length, out);
     varint(value.len() as u64, out);
-    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(value);
 }
 
 /// Appends a field that is what `write` appends: a message, or text in the making.
@@ -112,7 +112,7 @@ mod tests {
     fn messages_stand_within_messages() {
         let mut out = Vec::new();
         message(1, &mut out, |out| {
-            text(1, &"y".repeat(200), out);
+            bytes(1, "y".repeat(200).as_bytes(), out);
             message(2, out, |out| uint(3, 0, out));
             double(15, 1.0, out);
         });
