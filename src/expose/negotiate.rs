@@ -224,6 +224,7 @@ mod tests {
     const PROMETHEUS_2: &str = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
     const PROMETHEUS_2_NATIVE: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
     const PROMETHEUS_3: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+    const PROMETHEUS_3_NATIVE: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
     const VICTORIA: &str = "text/plain;version=0.0.4;q=1,*/*;q=0.1";
     const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8";
 
@@ -239,6 +240,8 @@ mod tests {
             (PROMETHEUS_2_NATIVE, &[Format::Protobuf], PROTOBUF),
             (PROMETHEUS_2_NATIVE, &[Format::OpenMetrics, Format::Text], OPEN),
             (PROMETHEUS_2_NATIVE, &[Format::Text], TEXT),
+            (PROMETHEUS_3_NATIVE, ALL, PROTOBUF),
+            (PROMETHEUS_3_NATIVE, &[Format::OpenMetrics, Format::Text], OPEN_UTF8),
             (PROMETHEUS_3, ALL, OPEN_UTF8),
             (PROMETHEUS_3, &[Format::Text], TEXT),
             (VICTORIA, ALL, TEXT),

@@ -231,9 +231,8 @@ fn a_piece_may_end_anywhere() {
     }
 }
 
-/// A family that gave its place to another between two pieces, and series that came meanwhile.
 #[test]
-fn what_changes_between_two_pieces_spoils_neither() {
+fn series_that_come_between_two_pieces_are_in_the_next_and_spoil_neither() {
     let (store, mut pipeline) = store(&["labels.max_values=2000", "cardinality.new_series_per_second=0"]);
     let send = |pipeline: &mut Pipeline, n: u32| pipeline.datagram(format!("a:{n}|g|#k:{n:0100}").as_bytes());
     (0..1000).for_each(|n| send(&mut pipeline, n));
