@@ -17,6 +17,7 @@ mod values;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::admit::Gate;
 use crate::clock::Tick;
@@ -28,7 +29,7 @@ use bounds::Bounds;
 use cells::{Cell, Shard, ShardReader, ShardWriter};
 use grace::{Grace, Passage};
 use sweep::Sweep;
-pub use tables::{Family, Series};
+pub use tables::{Family, HELP_BYTES, Series};
 use tables::{SeriesId, Tables};
 
 /// The largest size of a number in one cell: sixteen million of them (shards times buckets) still have a finite sum.
@@ -144,6 +145,8 @@ pub struct Store {
     /// Counters made after this tick are shown as 0 yet; [`Tick::MAX`] shows all as they are.
     shown_until: AtomicU64,
     books: Arc<SeriesBooks>,
+    /// When ticks began, since 1970.
+    started: Duration,
 }
 
 impl Store {
@@ -157,7 +160,13 @@ impl Store {
             sweep: Mutex::default(),
             shown_until: AtomicU64::new(Tick::MAX),
             books,
+            started: Duration::ZERO,
         }
+    }
+
+    /// Ticks began so long after 1970, which is how a scrape tells when a series was made.
+    pub fn started_at(self, started: Duration) -> Self {
+        Self { started, ..self }
     }
 
     /// What worker number `worker` records with. One recorder for each worker, or sums go wrong.
@@ -202,6 +211,7 @@ impl Store {
             shards: self.shards.iter().map(|shard| shard.read()).collect(),
             gauges: self.gauges.read(),
             shown_until: self.shown_until.load(Relaxed),
+            started: self.started,
         }
     }
 
@@ -232,6 +242,7 @@ pub struct Reader<'a> {
     shards: Vec<ShardReader<'a>>,
     gauges: ShardReader<'a>,
     shown_until: Tick,
+    started: Duration,
 }
 
 impl Reader<'_> {
@@ -253,6 +264,15 @@ impl Reader<'_> {
     /// Whether this name is one that a histogram exposes beside its own, or reserved.
     pub fn is_taken(&self, name: &str) -> bool {
         self.tables.clashes(name, Kind::Counter)
+    }
+
+    /// When a series was made, since 1970, to the second and never later than it was; the start of the process for one
+    /// that belongs to no moment, as it is declared or the overflow series.
+    pub fn made(&self, series: &Series) -> Duration {
+        match series.made {
+            0 | Tick::MAX => self.started,
+            tick => self.started + Duration::from_secs(tick - 1),
+        }
     }
 
     /// The value of a counter or gauge.

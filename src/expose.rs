@@ -10,13 +10,15 @@ pub mod http;
 pub mod lifecycle;
 pub mod negotiate;
 pub mod own;
+pub mod protobuf;
 pub mod report;
 pub mod text;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::aggregate::Store;
 use crate::config::Format;
 use crate::telemetry::Telemetry;
 
@@ -29,7 +31,16 @@ pub trait SeriesSource: Send + Sync {
     fn begin(&self, format: Format) -> Box<dyn Pieces>;
 }
 
-/// A walk over series: text in pieces.
+impl SeriesSource for Arc<Store> {
+    fn begin(&self, format: Format) -> Box<dyn Pieces> {
+        match format {
+            Format::Protobuf => Box::new(protobuf::UserProtobuf::new(self.clone())),
+            Format::Text | Format::OpenMetrics => Box::new(text::UserText::new(self.clone(), format)),
+        }
+    }
+}
+
+/// A walk over series: the exposition of them in pieces.
 pub trait Pieces: Send {
     /// Appends up to about [`PIECE_BYTES`] to `out`; `false` once there is no more.
     fn next(&mut self, out: &mut Vec<u8>) -> bool;
@@ -40,6 +51,7 @@ pub struct Exposer {
     series: Box<dyn SeriesSource>,
     telemetry: Arc<Telemetry>,
     before: Box<dyn Fn() + Send + Sync>,
+    started: Duration,
 }
 
 impl fmt::Debug for Exposer {
@@ -52,7 +64,12 @@ impl Exposer {
     /// Joins `series` and the own metrics of `telemetry`; `before` runs at the start of each scrape, to bring figures
     /// up to date that nobody writes in between. It must not wait.
     pub fn new(series: Box<dyn SeriesSource>, telemetry: Arc<Telemetry>, before: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { series, telemetry, before }
+        Self { series, telemetry, before, started: Duration::ZERO }
+    }
+
+    /// The own metrics count from so long after 1970, as protobuf tells.
+    pub fn started_at(self, started: Duration) -> Self {
+        Self { started, ..self }
     }
 
     /// Starts one scrape.
@@ -64,6 +81,7 @@ impl Exposer {
             stage: Stage::Users(self.series.begin(format)),
             telemetry: Arc::clone(&self.telemetry),
             begun,
+            started: self.started,
             bytes: 0,
         }
     }
@@ -85,6 +103,7 @@ pub struct Exposition {
     stage: Stage,
     telemetry: Arc<Telemetry>,
     begun: Instant,
+    started: Duration,
     bytes: u64,
 }
 
@@ -130,18 +149,18 @@ impl Exposition {
         let mut text = String::with_capacity(16 * 1024);
         let registry = self.telemetry.registry();
         let written = match self.format {
-            Format::Text => own::text(registry, &mut text),
             Format::OpenMetrics => own::openmetrics(registry, &mut text),
-            // Not negotiated as long as it has no encoder.
-            Format::Protobuf => Ok(()),
+            Format::Text | Format::Protobuf => own::text(registry, &mut text),
         };
         // Collectors fail only with the writer, and a string takes everything; should one fail all the same, the
         // series of users must not be lost with it.
         if written.is_err() {
             text.clear();
         }
-        if self.format == Format::OpenMetrics {
-            text.push_str("# EOF\n");
+        match self.format {
+            Format::Protobuf => return own::protobuf(&text, self.started, out),
+            Format::OpenMetrics => text.push_str("# EOF\n"),
+            Format::Text => {}
         }
         out.extend_from_slice(text.as_bytes());
     }

@@ -52,8 +52,8 @@
 //! # How a scrape reads
 //!
 //! [`expose::http`] chooses the format ([`expose::negotiate`]) and pulls an [`expose::Exposition`] piece by piece, so a
-//! slow reader costs a piece or two of memory and no lock. A piece of user series ([`expose::text`]) is written under
-//! the store's lock, some microseconds; workers that record into known series do not notice. Then come the own metrics
+//! slow reader costs a piece or two of memory and no lock. A piece of user series ([`expose::text`],
+//! [`expose::protobuf`]) is written under the store's lock, some microseconds; workers that record into known series do not notice. Then come the own metrics
 //! ([`telemetry::Telemetry`], written by [`expose::own`]), which read the books when asked. A scrape begins by asking
 //! the kernel for queues and drops, so that these are right when no datagram follows to tell.
 //!

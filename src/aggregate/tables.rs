@@ -38,7 +38,8 @@ const OVERFLOW_PLACE: u32 = 0;
 const FEW: usize = 4;
 /// Characters of a written name that a help text shows; with four bytes each and the words around them its length.
 const SHOWN: usize = 256;
-const HELP_BYTES: usize = 4 * SHOWN + 32;
+/// Most bytes of a family's help text.
+pub const HELP_BYTES: usize = 4 * SHOWN + 32;
 
 /// Families that ran into a limit are shown up to this number.
 const MOST_LIMITED: usize = 20;

@@ -12,13 +12,15 @@
 use super::check::own_lines;
 use super::run::MOST_WORKERS;
 use crate::aggregate::{self, census};
-use crate::config::Config;
+use crate::config::{Config, Pattern, Rule};
 use crate::expose::http::connection_bytes;
+use crate::expose::protobuf::most_metric_bytes;
 use crate::expose::report;
 use crate::expose::text::most_line_bytes;
 use crate::identity::cache::BESIDE_BYTES;
 use crate::insight::{distinct, heavy};
 use crate::listen::worker::BUFFER_BYTES;
+use crate::map::regex::CACHE_BYTES;
 use crate::model::heap_bytes;
 use crate::pipeline::Rules;
 use crate::relay;
@@ -42,6 +44,14 @@ const LABEL_BYTES: u64 = 128;
 /// Own metrics: names, types and help texts, and each line without what the configuration says.
 const OWN_HEADER_BYTES: usize = 16 << 10;
 const OWN_LINE_BYTES: usize = 96;
+/// A mapping rule with two labels, and bytes for each byte written in it: 3.6 KB were measured for a rule of 60 bytes, 4.9
+/// for one of 260, each of 10,000.
+const RULE_BYTES: u64 = 4 << 10;
+const RULE_FACTOR: u64 = 8;
+/// A compiled regex: 34 KB were measured for each of 500. And what a worker remembers of it, which is limited when it is
+/// compiled, with the machine that takes over when that is too little.
+const REGEX_BYTES: u64 = 64 << 10;
+const REGEX_CACHE_BYTES: u64 = 2 * CACHE_BYTES as u64;
 /// Names in `statsieve_limited_family_info`.
 const LIMITED_NAMES: usize = 20;
 /// What the allocator keeps of memory that comes and goes: one part in so many. Sizes of text differ, and between two that
@@ -79,7 +89,7 @@ impl Memory {
         let workers = udp + u64::from(listen.unix_datagram.is_some()) + u64::from(streams);
         let line = config.listen.max_line_bytes as u64;
         let overflow_labels = Rules::new(config).overflow_labels;
-        let bounds = config.observer.bounds.len();
+        let bounds = config.mapping.most_bounds(config.observer.bounds.len());
 
         let buffers = BUFFER_BYTES as u64
             + LINE_FACTOR * line
@@ -94,6 +104,7 @@ impl Memory {
             bounds,
             workers as usize,
         );
+        let families = families.saturating_add((limits.max_families * more_help(config)) as u64);
         let quotas = match config.rate_limit.family_samples_per_second {
             None => 0,
             Some(_) => crate::admit::quota::most_bytes(limits.max_families, workers as usize),
@@ -107,7 +118,7 @@ impl Memory {
             .saturating_mul(rules)
             .saturating_mul(heavy::most_bytes(capacity) as u64)
             .saturating_add(heavy::answering_bytes(capacity, workers as usize) as u64);
-        let over = (3 * most_line(config)).max(own_text(config));
+        let over = (3 * most_line(config)).max(most_metric(config, bounds)).max(own_text(config));
         let toml = toml_bytes(config);
         let answer = heavy::answer_bytes(capacity).max(report::answer_bytes(labels.max_name_bytes, toml));
         let connection = connection_bytes(over, answer) as u64;
@@ -124,6 +135,7 @@ impl Memory {
             true => (listen.max_connections as u64).saturating_mul(STREAM_BYTES + 2 * line),
             false => 0,
         };
+        let mapping = mapping_bytes(config, workers);
         let relay = match config.relay.targets.is_empty() {
             true => 0,
             false => (relay::QUEUE as u64 + workers) * heap_bytes(config.relay.packet_bytes) as u64,
@@ -154,6 +166,7 @@ impl Memory {
             ),
             part("reports", reports, "what /api/v1/status and /api/v1/cardinality tell, one in the making"),
             part("streams", streams, "listen.max_connections, each in the middle of its longest line"),
+            part("mapping", mapping, "rules, compiled, and what each worker remembers of regexes"),
             part("relay", relay, &format!("{} datagrams of relay.packet_bytes that wait", relay::QUEUE)),
             part("allocator", allocator, "free, but between what is in use, or kept for another thread"),
         ];
@@ -176,6 +189,17 @@ impl Memory {
 
 /// The longest line of a user series.
 fn most_line(config: &Config) -> usize {
+    most_line_bytes(config.labels.max_name_bytes, most_labels(config).1)
+}
+
+/// The longest series in protobuf.
+fn most_metric(config: &Config, bounds: usize) -> usize {
+    let (labels, text) = most_labels(config);
+    most_metric_bytes(config.labels.max_name_bytes, aggregate::HELP_BYTES, text, labels, bounds)
+}
+
+/// The most labels of a user series, and the longest text of them.
+fn most_labels(config: &Config) -> (usize, usize) {
     let labels = &config.labels;
     // In the line a label has two bytes beside key and value (a bare one, `k,`, becomes `k="true",`), and its value may
     // double when it is escaped; a bucket may be longer than the value it stands for.
@@ -183,7 +207,7 @@ fn most_line(config: &Config) -> usize {
     let sent = (labels.max_count * one).min(2 * config.listen.max_line_bytes + 8 * labels.max_count);
     let made: usize = config.bucketing.iter().map(|rule| rule.label.len() + rule.format.len() + 16).sum();
     let added: usize = labels.add.iter().map(|(name, value)| name.len() + 2 * value.len() + 4).sum();
-    most_line_bytes(labels.max_name_bytes, sent + made + added)
+    (labels.max_count + config.bucketing.len() + labels.add.len(), sent + made + added)
 }
 
 /// The longest piece of TOML in a hint: bucketing rules, tags taken out, declared series or bounds, written out.
@@ -210,7 +234,29 @@ fn toml_bytes(config: &Config) -> usize {
     rules.max(drop).max(declared).max(24 * (config.observer.bounds.len() + 6)) + 512
 }
 
-/// The longest text of the own metrics.
+/// What compiled mapping rules take. Each is in the configuration and in what workers go by; during a reload both the old
+/// ones and the new ones are there.
+fn mapping_bytes(config: &Config, workers: u64) -> u64 {
+    let rule = |rule: &Rule| {
+        let labels: usize = rule.labels.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let help = rule.help.as_ref().map_or(0, String::len);
+        let written = rule.pattern.as_str().len() + rule.name.len() + labels + help;
+        let regex = match rule.pattern {
+            Pattern::Glob(_) => 0,
+            Pattern::Regex(_) => REGEX_BYTES + workers * REGEX_CACHE_BYTES,
+        };
+        RULE_BYTES + RULE_FACTOR * written as u64 + regex
+    };
+    config.mapping.rules.iter().map(rule).fold(0, |sum: u64, bytes| sum.saturating_add(2 * bytes))
+}
+
+/// Bytes by which a help text of a rule may be longer than the usual one.
+fn more_help(config: &Config) -> usize {
+    let longest = config.mapping.rules.iter().filter_map(|rule| rule.help.as_ref()).map(String::len).max().unwrap_or(0);
+    longest.saturating_sub(aggregate::HELP_BYTES)
+}
+
+/// The longest text of the own metrics, and more than their protobuf.
 fn own_text(config: &Config) -> usize {
     let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
     let tag = longest(&mut config.bucketing.iter().filter_map(|rule| rule.tags.first()).map(String::len));
@@ -253,6 +299,7 @@ mod tests {
                 &["workers", "identity caches", "families", "unique users", "heavy hitters", "streams", "allocator"],
             ),
             ("relay.targets=['127.0.0.1:9125']", &["relay"]),
+            ("mapping.rules=[{match='a.*',name='a'}]", &["mapping"]),
             ("labels.max_count=1", &["workers", "connections"]),
         ] {
             let memory = of(&[set]);

@@ -130,7 +130,7 @@ async fn serve(
 
     let clock = Clock::default();
     let series = Arc::new(SeriesBooks::default());
-    let store = Arc::new(Store::new(workers, series.clone()));
+    let store = Arc::new(Store::new(workers, series.clone()).started_at(clock.started_at()));
     let books: Vec<Arc<Books>> = (0..workers).map(|_| Arc::default()).collect();
     let rules = Arc::new(ArcSwap::from_pointee(Rules::new(config)));
     let estimates = {
@@ -167,7 +167,7 @@ async fn serve(
     };
     tokio::spawn(each_second(store.clone(), rules.clone(), telemetry.clone(), clock.clone()));
     let http = listener.local_addr().map_err(|error| failed("the HTTP listener has no address", &error))?;
-    let exposer = Exposer::new(Box::new(store.clone()), telemetry.clone(), refresh);
+    let exposer = Exposer::new(Box::new(store.clone()), telemetry.clone(), refresh).started_at(clock.started_at());
     let insight = {
         let rules = rules.clone();
         Box::new(move || rules.load().insight.clone())

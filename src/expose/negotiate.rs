@@ -36,21 +36,16 @@ impl Choice {
 /// Escaping schemes a scraper may name.
 const SCHEMES: [&str; 4] = ["allow-utf-8", "underscores", "dots", "values"];
 
-/// Whether this program can write a format: the one place that says so. Protobuf has no encoder yet.
-const fn is_encoded(format: Format) -> bool {
-    matches!(format, Format::Text | Format::OpenMetrics)
-}
-
 /// Chooses among `formats` (`http.formats`, whose order decides between equal wishes).
 ///
 /// `accept` is the value of the header, its lines joined by commas; empty if there is none. What cannot be read in it is
-/// passed over. If nothing asked for is offered, the answer is text 0.0.4, or the first format offered where text is not.
+/// passed over. If nothing asked for is offered, the answer is text 0.0.4, or OpenMetrics where text is not offered; protobuf
+/// is no answer for who did not ask for it, so text 0.0.4 is given for want of another even if it is not offered.
 pub fn format(accept: &str, formats: &[Format]) -> Choice {
-    let offered = || formats.iter().copied().filter(|format| is_encoded(*format));
     let ranges: Vec<Range<'_>> = elements(accept, b',').filter_map(Range::parse).collect();
 
     let mut best: Option<(f32, Format, &Range<'_>)> = None;
-    for format in offered() {
+    for format in formats.iter().copied() {
         if let Some(range) = wish(format, &ranges)
             && range.quality > 0.0
             && best.is_none_or(|(quality, ..)| range.quality > quality)
@@ -61,19 +56,20 @@ pub fn format(accept: &str, formats: &[Format]) -> Choice {
     if let Some((_, format, range)) = best {
         return Choice { format, escaping: escaping(format, range) };
     }
+    let readable = || formats.iter().copied().filter(|format| *format != Format::Protobuf);
     let excluded = |format: &Format| wish(*format, &ranges).is_some_and(|range| range.quality == 0.0);
-    let format = offered()
+    let format = readable()
         .find(|format| *format == Format::Text && !excluded(format))
-        .or_else(|| offered().find(|format| !excluded(format)))
-        .or_else(|| offered().find(|format| *format == Format::Text))
-        .or_else(|| offered().next())
+        .or_else(|| readable().find(|format| !excluded(format)))
+        .or_else(|| readable().find(|format| *format == Format::Text))
+        .or_else(|| readable().next())
         .unwrap_or(Format::Text);
     Choice { format, escaping: None }
 }
 
 /// The scheme to name in the answer: the one asked for, or the default where the one asked for is none we know.
 fn escaping(format: Format, range: &Range<'_>) -> Option<&'static str> {
-    let asked = range.parameter("escaping").filter(|_| format == Format::OpenMetrics)?;
+    let asked = range.parameter("escaping").filter(|_| format != Format::Text)?;
     Some(SCHEMES.into_iter().find(|scheme| asked.eq_ignore_ascii_case(scheme)).unwrap_or("underscores"))
 }
 
@@ -217,6 +213,10 @@ mod tests {
 
     const ALL: &[Format] = &[Format::OpenMetrics, Format::Protobuf, Format::Text];
     const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+    const PROTOBUF: &str =
+        "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+    const ASK_PROTOBUF: &str =
+        "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
     const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     const OPEN_UTF8: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8";
     const OPEN_UNDERSCORES: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores";
@@ -224,18 +224,24 @@ mod tests {
     const PROMETHEUS_2: &str = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
     const PROMETHEUS_2_NATIVE: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
     const PROMETHEUS_3: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+    const PROMETHEUS_3_NATIVE: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
     const VICTORIA: &str = "text/plain;version=0.0.4;q=1,*/*;q=0.1";
     const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8";
 
     #[test]
-    fn the_format_is_the_one_most_wished_for_of_those_offered() {
+    fn the_format_is_the_one_most_wished_for_of_those_readable() {
         for (accept, formats, expected) in [
             (PROMETHEUS_2, ALL, OPEN),
             (PROMETHEUS_2, &[Format::Text, Format::OpenMetrics], OPEN),
             (PROMETHEUS_2, &[Format::Text], TEXT),
             (PROMETHEUS_2, &[Format::Text, Format::Protobuf], TEXT),
-            (PROMETHEUS_2_NATIVE, ALL, OPEN),
-            (PROMETHEUS_2_NATIVE, &[Format::Protobuf, Format::Text], TEXT),
+            (PROMETHEUS_2_NATIVE, ALL, PROTOBUF),
+            (PROMETHEUS_2_NATIVE, &[Format::Text, Format::Protobuf], PROTOBUF),
+            (PROMETHEUS_2_NATIVE, &[Format::Protobuf], PROTOBUF),
+            (PROMETHEUS_2_NATIVE, &[Format::OpenMetrics, Format::Text], OPEN),
+            (PROMETHEUS_2_NATIVE, &[Format::Text], TEXT),
+            (PROMETHEUS_3_NATIVE, ALL, PROTOBUF),
+            (PROMETHEUS_3_NATIVE, &[Format::OpenMetrics, Format::Text], OPEN_UTF8),
             (PROMETHEUS_3, ALL, OPEN_UTF8),
             (PROMETHEUS_3, &[Format::Text], TEXT),
             (VICTORIA, ALL, TEXT),
@@ -285,8 +291,34 @@ mod tests {
             ("application/openmetrics-text;q=1e0", ALL, TEXT),
             ("application/openmetrics-text;q=NaN", ALL, TEXT),
             (",;,,application/openmetrics-text,/", ALL, OPEN),
-            // Protobuf without its parameters is no request for it, and it has no encoder yet.
+            // Protobuf is given for its whole name alone, whatever else is offered or excluded.
             ("application/vnd.google.protobuf", ALL, TEXT),
+            ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text", ALL, TEXT),
+            ("application/vnd.google.protobuf, application/openmetrics-text;q=0.1", ALL, OPEN),
+            ("*/*", &[Format::Protobuf], TEXT),
+            ("application/*", &[Format::Protobuf, Format::OpenMetrics], OPEN),
+            ("text/plain;q=0, application/openmetrics-text;q=0", ALL, TEXT),
+            (ASK_PROTOBUF, ALL, PROTOBUF),
+            (ASK_PROTOBUF, &[Format::Text], TEXT),
+            (
+                "application/vnd.google.protobuf ; encoding=\"delimited\" ; proto=\"io.prometheus.client.MetricFamily\"",
+                ALL,
+                PROTOBUF,
+            ),
+            (&format!("{ASK_PROTOBUF};q=0, */*"), ALL, TEXT),
+            (&format!("{ASK_PROTOBUF};q=0.4, application/openmetrics-text;q=0.5"), ALL, OPEN),
+            (&format!("{ASK_PROTOBUF};q=0.6, application/openmetrics-text;q=0.5, */*"), ALL, TEXT),
+            (&format!("application/openmetrics-text, {ASK_PROTOBUF}"), ALL, OPEN),
+            (
+                &format!("application/openmetrics-text, {ASK_PROTOBUF}"),
+                &[Format::Protobuf, Format::OpenMetrics],
+                PROTOBUF,
+            ),
+            (
+                &format!("{ASK_PROTOBUF};escaping=dots"),
+                ALL,
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited; escaping=dots",
+            ),
         ] {
             assert_eq!(format(accept, formats).content_type(), expected, "{accept:?} of {formats:?}");
         }

@@ -1,14 +1,19 @@
-//! Writes the sidecar's own metrics as text.
+//! Writes the sidecar's own metrics.
 //!
-//! In: a `prometheus_client` registry. Out: OpenMetrics text as that crate encodes it, or the same families in text
-//! 0.0.4, which it has no encoder for. Neither ends the exposition: `# EOF` is the caller's.
-//! Always: the two hold the same samples under the same names.
-//! Follows: OpenMetrics 1.0.0; Prometheus text format 0.0.4.
+//! In: a `prometheus_client` registry. Out: OpenMetrics text as that crate encodes it; the same families in text 0.0.4,
+//! which it has no encoder for; and those in protobuf, made of that text. The crate's own protobuf would need a compiler
+//! for it at build time, says nothing of starts, and gives an unknown type a value that Prometheus does not find. None of
+//! them ends the exposition: `# EOF` is the caller's.
+//! Always: all hold the same samples under the same names.
+//! Follows: OpenMetrics 1.0.0; Prometheus text format 0.0.4; `io.prometheus.client`, `metrics.proto`.
 
 use std::fmt;
+use std::time::Duration;
 
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
+
+use super::protobuf::{Type, write_counter, write_family, write_gauge, write_histogram, write_metric, write_untyped};
 
 /// Appends the registry as OpenMetrics text, without `# EOF`.
 ///
@@ -62,6 +67,77 @@ fn rewrite(source: &str, out: &mut String) {
     }
 }
 
+/// Appends text 0.0.4 as [`text`] writes it to `out` as delimited messages; counters and histograms started at `started`,
+/// since 1970.
+pub fn protobuf(text: &str, started: Duration, out: &mut Vec<u8>) {
+    let mut lines = text.lines().peekable();
+    let mut help = "";
+    while let Some(line) = lines.next() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ').map_or("", |(_, help)| help);
+            continue;
+        }
+        let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else { continue };
+        let kind = match kind {
+            "counter" => Type::Counter,
+            "gauge" => Type::Gauge,
+            "histogram" => Type::Histogram,
+            _ => Type::Untyped,
+        };
+        write_family(name, std::mem::take(&mut help), kind, out, |out| {
+            let mut histogram = OwnHistogram::default();
+            while let Some(line) = lines.next_if(|line| !line.starts_with('#')) {
+                let Some((name, labels, value)) = parts(line) else { continue };
+                match kind {
+                    Type::Counter => write_metric(labels, out, |out| write_counter(value, started, out)),
+                    Type::Gauge => write_metric(labels, out, |out| write_gauge(value, out)),
+                    Type::Untyped => write_metric(labels, out, |out| write_untyped(value, out)),
+                    Type::Histogram => histogram.take(name, labels, value, started, out),
+                }
+            }
+            histogram.write(started, out);
+        });
+    }
+}
+
+/// The name, the labels as they stand between the braces, and the value of a sample line.
+fn parts(line: &str) -> Option<(&str, &str, f64)> {
+    let (series, value) = line.rsplit_once(' ')?;
+    let (name, labels) = series.split_once('{').map_or((series, ""), |(name, rest)| (name, rest));
+    Some((name, labels.strip_suffix('}').unwrap_or(labels), value.parse().ok()?))
+}
+
+/// A histogram whose lines are gathered: the crate writes its sum first, then its count, then its buckets.
+#[derive(Default)]
+struct OwnHistogram<'a> {
+    labels: Option<&'a str>,
+    sum: f64,
+    count: f64,
+    buckets: Vec<(f64, f64)>,
+}
+
+impl<'a> OwnHistogram<'a> {
+    fn take(&mut self, name: &str, labels: &'a str, value: f64, started: Duration, out: &mut Vec<u8>) {
+        if name.ends_with("_sum") {
+            self.write(started, out);
+            (self.labels, self.sum) = (Some(labels), value);
+        } else if name.ends_with("_count") {
+            self.count = value;
+        } else if let Some(bound) =
+            labels.rsplit_once("le=\"").and_then(|(_, rest)| rest.strip_suffix('"')?.parse().ok())
+        {
+            self.buckets.push((bound, value));
+        }
+    }
+
+    fn write(&mut self, started: Duration, out: &mut Vec<u8>) {
+        if let Some(labels) = self.labels.take() {
+            let buckets = self.buckets.drain(..);
+            write_metric(labels, out, |out| write_histogram(self.count, self.sum, buckets, started, out));
+        }
+    }
+}
+
 /// A sample line up to its exemplar, if it has one.
 fn without_exemplar(line: &str) -> &str {
     let mut quoted = false;
@@ -80,6 +156,7 @@ fn without_exemplar(line: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{MetricFamily, MetricType};
     use prometheus_client::metrics::counter::Counter;
     use prometheus_client::metrics::exemplar::CounterWithExemplar;
     use prometheus_client::metrics::family::Family;
@@ -87,6 +164,7 @@ mod tests {
     use prometheus_client::metrics::histogram::Histogram;
     use prometheus_client::metrics::info::Info;
     use prometheus_client::registry::Unit;
+    use prost::Message;
 
     use super::*;
 
@@ -174,6 +252,47 @@ build_info{version="1.2"} 1
 traced_total 4
 "##;
         assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn protobuf_holds_the_samples_of_text_under_their_names() {
+        let mut source = String::new();
+        text(&registry(), &mut source).unwrap();
+        source.push_str("# HELP who Who knows.\n# TYPE who untyped\nwho{a=\"}\"} -1.5\n");
+        let mut bytes = Vec::new();
+        protobuf(&source, Duration::new(1_700_000_000, 5), &mut bytes);
+        let (mut rest, mut lines) = (&bytes[..], String::new());
+        while !rest.is_empty() {
+            let family = MetricFamily::decode_length_delimited(&mut rest).unwrap();
+            let (name, kind) = (&family.name, family.r#type().as_str_name().to_lowercase());
+            lines.push_str(&format!("# HELP {name} {}\n# TYPE {name} {kind}\n", family.help));
+            for metric in &family.metric {
+                let start = metric.counter.as_ref().map(|counter| counter.start_timestamp);
+                let start = start.or(metric.histogram.as_ref().map(|histogram| histogram.start_timestamp));
+                assert_eq!(start.map(|start| start.map(|at| (at.seconds, at.nanos))), {
+                    let starts = matches!(family.r#type(), MetricType::Counter | MetricType::Histogram);
+                    starts.then_some(Some((1_700_000_000, 5)))
+                });
+                let labels: Vec<_> =
+                    metric.label.iter().map(|label| format!("{}={:?}", label.name, label.value)).collect();
+                let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+                let value = (metric.counter.as_ref().map(|counter| counter.value))
+                    .or(metric.gauge.as_ref().map(|gauge| gauge.value))
+                    .or(metric.untyped.as_ref().map(|untyped| untyped.value));
+                if let Some(value) = value {
+                    lines.push_str(&format!("{name}{labels} {value}\n"));
+                }
+                if let Some(found) = &metric.histogram {
+                    assert_eq!(found.sample_count_float, 0.0);
+                    lines.push_str(&format!("{name}_sum {}\n{name}_count {}\n", found.sample_sum, found.sample_count));
+                    for bucket in &found.bucket {
+                        let bound = format!("{:?}", bucket.upper_bound).replace("inf", "+Inf");
+                        lines.push_str(&format!("{name}_bucket{{le=\"{bound}\"}} {}\n", bucket.cumulative_count));
+                    }
+                }
+            }
+        }
+        assert_eq!(lines, source);
     }
 
     #[test]

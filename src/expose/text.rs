@@ -8,29 +8,15 @@
 
 use std::sync::Arc;
 
-use super::{PIECE_BYTES, Pieces, SeriesSource};
+use super::{PIECE_BYTES, Pieces};
 use crate::aggregate::bounds::Bounds;
 use crate::aggregate::{Family, Reader, Series, Store};
 use crate::config::Format;
 use crate::map::Kind;
 
-impl SeriesSource for Arc<Store> {
-    fn begin(&self, format: Format) -> Box<dyn Pieces> {
-        Box::new(UserText {
-            store: self.clone(),
-            format,
-            family: 0,
-            series: 0,
-            serial: 0,
-            read: Histogram::default(),
-            open: None,
-        })
-    }
-}
-
 /// The text of all user series in the making.
 #[derive(Debug)]
-struct UserText {
+pub(super) struct UserText {
     store: Arc<Store>,
     format: Format,
     /// The next family and the next of its series, by their places, which never move.
@@ -61,6 +47,13 @@ struct Open {
     name: Box<str>,
     labels: Box<str>,
     bounds: Arc<Bounds>,
+}
+
+impl UserText {
+    /// Starts a walk, in text 0.0.4 or OpenMetrics.
+    pub(super) fn new(store: Arc<Store>, format: Format) -> Self {
+        Self { store, format, family: 0, series: 0, serial: 0, read: Histogram::default(), open: None }
+    }
 }
 
 impl Pieces for UserText {

@@ -15,6 +15,9 @@ use regex::{CaptureLocations, RegexBuilder};
 const MOST_REPEATS: u32 = 1000;
 /// Bytes that a compiled pattern may take.
 const MOST_BYTES: usize = 10 << 20;
+/// What a regex remembers of names for each thread, bytes; with less it looks at each byte anew, as it does when that is
+/// full.
+pub const CACHE_BYTES: usize = 64 << 10;
 
 /// A pattern, compiled. Two are equal if they are written the same.
 #[derive(Clone, Debug)]
@@ -36,15 +39,18 @@ impl Regex {
     /// What is wrong with it, in words.
     pub fn new(written: &str) -> Result<Self, String> {
         let translated = Translator::new(written).translate()?;
-        let compiled = RegexBuilder::new(&translated).size_limit(MOST_BYTES).build().map_err(|error| match error {
-            regex::Error::Syntax(text) => {
-                // The last line of a drawing says what is wrong.
-                let last = text.lines().last().unwrap_or_default();
-                last.strip_prefix("error: ").unwrap_or(last).to_owned()
-            }
-            regex::Error::CompiledTooBig(_) => "it is too large".to_owned(),
-            other => other.to_string(),
-        })?;
+        let compiled =
+            RegexBuilder::new(&translated).size_limit(MOST_BYTES).dfa_size_limit(CACHE_BYTES).build().map_err(
+                |error| match error {
+                    regex::Error::Syntax(text) => {
+                        // The last line of a drawing says what is wrong.
+                        let last = text.lines().last().unwrap_or_default();
+                        last.strip_prefix("error: ").unwrap_or(last).to_owned()
+                    }
+                    regex::Error::CompiledTooBig(_) => "it is too large".to_owned(),
+                    other => other.to_string(),
+                },
+            )?;
         Ok(Self { written: written.to_owned(), compiled })
     }
 

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::protobuf;
+
 /// How long any wait may last. Far above what a healthy run needs: the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -222,6 +224,10 @@ impl Sidecar {
         let reply = self.get("/metrics", &[("Accept", accept)]);
         assert_eq!(reply.status, 200, "GET /metrics: {reply:?}\nits log:\n{}", self.log.text());
         let content_type = reply.header("content-type").unwrap_or_default().to_owned();
+        if content_type.starts_with("application/vnd.google.protobuf") {
+            let families = protobuf::decode(&reply.body);
+            return Scrape { content_type, text: format!("{families:#?}"), samples: protobuf::samples(&families) };
+        }
         let text = String::from_utf8(reply.body).expect("an exposition is UTF-8");
         let samples = read_samples(&text);
         Scrape { content_type, text, samples }
@@ -403,7 +409,7 @@ fn join_chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// One exposition: its text, and its samples by `name{label="value",...}` with the labels in order of their names.
+/// One exposition: its text (of protobuf the messages as Rust shows them), and its samples by `name{label="value",...}` with the labels in order of their names.
 #[derive(Default)]
 pub(crate) struct Scrape {
     pub(crate) content_type: String,

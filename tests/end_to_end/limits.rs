@@ -1,6 +1,7 @@
 //! Limits on series: bounded whatever is sent, totals true in every format.
 
 use crate::harness::Sidecar;
+use crate::protobuf::PROTOBUF;
 
 pub(crate) const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0";
 
@@ -23,7 +24,7 @@ fn a_tag_that_never_repeats_costs_detail_but_no_total() {
     let sidecar = Sidecar::start(&["cardinality.max_series=500", "cardinality.max_series_per_family=400"]);
     let wave = |n: u32| format!("bot.commands:1|c|#command:c{n},shard:s{}", n % 1000);
     let sent = send_all(&sidecar, (0..20_000).map(wave));
-    for scrape in [sidecar.settled(sent), sidecar.scrape_as(OPEN_METRICS)] {
+    for scrape in [sidecar.settled(sent), sidecar.scrape_as(OPEN_METRICS), sidecar.scrape_as(PROTOBUF)] {
         assert_eq!(scrape.sum("bot_commands_total"), 20_000.0);
         let series = scrape.of("bot_commands_total").count();
         assert!(series <= 401, "{series} series where 400 and the overflow are allowed");

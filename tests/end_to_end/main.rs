@@ -26,6 +26,7 @@ mod mapping;
 mod memory;
 mod overload;
 mod prometheus;
+mod protobuf;
 mod quota;
 mod recording;
 mod relay;

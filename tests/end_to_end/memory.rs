@@ -11,6 +11,7 @@ use statsieve::command::memory::Memory;
 use statsieve::config::{Config, Sources, load};
 
 use crate::harness::{Sender, Sidecar, get, wait_until};
+use crate::protobuf::PROTOBUF;
 
 /// A store that ends at its bytes alone, and nothing beside it that is large.
 const BYTES_ALONE: [&str; 9] = [
@@ -203,30 +204,34 @@ fn heavy_hitters_of_the_longest_values_stay_under_the_formula() {
     bounded.check("heavy hitters", "heavy hitters", 0.5);
 }
 
-/// Every connection but one asks for a compressed scrape of text that hardly compresses, and stops reading on the way.
+/// Every connection but one asks for a compressed scrape that hardly compresses, and stops reading on the way.
 #[test]
 fn readers_that_stop_stay_under_the_formula() {
     let settings = ["http.max_connections=7", "cardinality.max_bytes=16777216", "http.write_timeout=1m"];
-    let mut bounded = Bounded::start(&[&BYTES_ALONE[..], &settings].concat());
     let mut random = fastrand::Rng::with_seed(1);
-    bounded.send((0..5500).map(|_| {
-        let tags: Vec<String> = (0..32).map(|n| format!("k{n}:{:x}{:x}", random.u128(..), random.u128(..))).collect();
-        format!("a:1|c|#{}", tags.join(","))
-    }));
-    bounded.idle = bounded.exposed("process_resident_memory_bytes");
-    let mut readers: Vec<TcpStream> = (0..6).map(|_| ask_for_gzip(bounded.sidecar.http)).collect();
-    for _ in 0..4 {
-        for reader in &mut readers {
-            reader.read_exact(&mut [0; 10_000]).unwrap();
+    for accept in ["text/plain", PROTOBUF] {
+        let mut bounded = Bounded::start(&[&BYTES_ALONE[..], &settings].concat());
+        bounded.send((0..5500).map(|_| {
+            let tags: Vec<String> =
+                (0..32).map(|n| format!("k{n}:{:x}{:x}", random.u128(..), random.u128(..))).collect();
+            format!("a:1|c|#{}", tags.join(","))
+        }));
+        bounded.idle = bounded.exposed("process_resident_memory_bytes");
+        let mut readers: Vec<TcpStream> = (0..6).map(|_| ask_for_gzip(bounded.sidecar.http, accept)).collect();
+        for _ in 0..4 {
+            for reader in &mut readers {
+                reader.read_exact(&mut [0; 10_000]).unwrap();
+            }
         }
+        bounded.check(&format!("connections, {accept}"), "connections", 0.4);
+        drop(readers);
     }
-    bounded.check("connections", "connections", 0.4);
-    drop(readers);
 }
 
-fn ask_for_gzip(http: SocketAddr) -> TcpStream {
+fn ask_for_gzip(http: SocketAddr, accept: &str) -> TcpStream {
     let mut stream = TcpStream::connect(http).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept-Encoding: gzip\r\n\r\n").unwrap();
+    let head = format!("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: {accept}\r\nAccept-Encoding: gzip\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
     stream
 }
 

@@ -106,6 +106,9 @@ impl Prometheus {
     }
 }
 
+/// Has a server ask for protobuf first.
+const NATIVE: &str = "--enable-feature=native-histograms";
+
 /// What a real server makes of [`LINES`], for one setting of the sidecar and one of the server.
 fn assert_prometheus_answers(settings: &[&str], arguments: &[&str], native: bool) {
     let sidecar = Sidecar::start(settings);
@@ -176,14 +179,71 @@ fn a_real_prometheus_answers_with_what_was_sent_by_text_alone() {
 #[test]
 #[ignore = "needs a Prometheus server, run by tests/run"]
 fn a_real_prometheus_that_asks_for_protobuf_first_answers_with_what_was_sent() {
-    assert_prometheus_answers(&[], &["--enable-feature=native-histograms"], true);
+    assert_prometheus_answers(&[], &[NATIVE], true);
+}
+
+#[test]
+#[ignore = "needs a Prometheus server, run by tests/run"]
+fn a_real_prometheus_reads_the_same_series_from_protobuf_as_from_text() {
+    let sidecar = Sidecar::start(&["cardinality.max_series_per_family=20", "cardinality.simplify_at=1"]);
+    sidecar.take(&LINES);
+    let many: Vec<String> = (0..40).map(|n| format!("bot.many:1|c|#k:{n}")).collect();
+    sidecar.send(&many.iter().map(String::as_str).collect::<Vec<_>>());
+    sidecar.settled((LINES.len() + many.len()) as u64);
+    let servers = [&[][..], &[NATIVE]].map(|arguments| Prometheus::start(sidecar.http, arguments));
+    let [by_text, by_protobuf] = servers.each_ref().map(|server| {
+        server.wait_for("up{job=\"sidecar\"}", 1.0);
+        // Those of a family with native buckets would be one each.
+        server.query("{job=\"sidecar\",__name__=~\"bot_.*\",__name__!~\".*(_bucket|_sum|_count)\"}")
+    });
+    assert_eq!(by_text, by_protobuf);
+    assert!(by_text.len() > 20, "{by_text:?}");
+    assert!(by_text.iter().any(|(series, count)| series.contains("\"overflow\":\"true\"") && *count > 0.0));
+    let types = |server: &Prometheus| -> Value {
+        let reply = get(server.address, "/api/v1/metadata", &[]).unwrap();
+        serde_json::from_slice::<Value>(&reply.body).unwrap()["data"].clone()
+    };
+    let [text, protobuf] = servers.each_ref().map(types);
+    for name in ["bot_many_total", "bot_queue_size", "bot_update_duration_seconds", "statsieve_lines_total"] {
+        // OpenMetrics has it without the suffix.
+        let plain = name.strip_suffix("_total").unwrap_or(name);
+        assert_eq!(text[plain][0]["type"], protobuf[name][0]["type"], "{name}");
+        assert_eq!(text[plain][0]["help"], protobuf[name][0]["help"], "{name}");
+        assert!(protobuf[name][0]["type"].is_string(), "{name}");
+    }
+    servers[1].wait_for("statsieve_scrapes_total{format=\"text\"} > bool 0", 1.0);
+    servers[1].wait_for("statsieve_scrapes_total{format=\"protobuf\"} > bool 0", 1.0);
+    servers[0].wait_for("statsieve_scrapes_total{format=\"openmetrics\"} > bool 0", 1.0);
+    sidecar.stop();
+}
+
+#[test]
+#[ignore = "needs a Prometheus server, run by tests/run"]
+fn a_real_prometheus_takes_a_family_of_many_messages() {
+    let settings =
+        ["cardinality.max_series_per_family=20000", "cardinality.max_series=20000", "labels.max_values=20000"];
+    let sidecar = Sidecar::start(&[&settings[..], &["cardinality.new_series_per_second=0"]].concat());
+    let sender = sidecar.sender();
+    for n in 0..240 {
+        let lines: Vec<String> = (0..50).map(|m| format!("bot.many:{m}|g|#k:{}", n * 50 + m)).collect();
+        sender.send(lines.join("\n").as_bytes());
+        if n % 40 == 39 {
+            sidecar.settled((n + 1) * 50);
+        }
+    }
+    let prometheus = Prometheus::start(sidecar.http, &[NATIVE]);
+    prometheus.wait_for("count(bot_many)", 12_000.0);
+    prometheus.wait_for("sum(bot_many)", 240.0 * 1225.0);
+    prometheus.wait_for("bot_many{k=\"11999\"}", 49.0);
+    prometheus.wait_for("statsieve_scrapes_total{format=\"protobuf\"} > bool 0", 1.0);
+    sidecar.stop();
 }
 
 #[test]
 #[ignore = "needs a Prometheus server, run by tests/run"]
 fn a_real_prometheus_stays_up_on_hostile_lines() {
     let sidecar = Sidecar::start(&[]);
-    let prometheus = Prometheus::start(sidecar.http, &[]);
+    let servers = [&[][..], &[NATIVE]].map(|arguments| Prometheus::start(sidecar.http, arguments));
     sidecar.take(&[
         "go_goroutines:1|g",
         "go_goroutines:2|g|#kind:a",
@@ -194,10 +254,14 @@ fn a_real_prometheus_stays_up_on_hostile_lines() {
         "y:1|c|#note:\\n\\\"}{=,\u{7f}\u{1}\u{2028}",
         "z:1e308|g",
     ]);
-    prometheus.wait_for("go_goroutines{kind=\"a\",job=\"sidecar\"}", 2.0);
-    prometheus.wait_for("up{job=\"sidecar\"}", 1.0);
-    prometheus.wait_for("sum(y_total)", 1.0);
-    prometheus.wait_for("z", 1e308);
+    for prometheus in &servers {
+        prometheus.wait_for("go_goroutines{kind=\"a\",job=\"sidecar\"}", 2.0);
+        prometheus.wait_for("up{job=\"sidecar\"}", 1.0);
+        prometheus.wait_for("sum(y_total)", 1.0);
+        prometheus.wait_for("z", 1e308);
+    }
+    let notes = servers.each_ref().map(|server| server.query("y_total"));
+    assert_eq!(notes[0], notes[1], "labels are the same by either format");
     sidecar.stop();
 }
 

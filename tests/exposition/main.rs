@@ -11,6 +11,10 @@ use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{
+    Gauge, Metric, MetricFamily, MetricType,
+};
+use prost::Message;
 use statsieve::config::{Config, DebugApi, Format, Http, OwnMetrics};
 use statsieve::expose::http::{self, State};
 use statsieve::expose::lifecycle::Lifecycle;
@@ -25,7 +29,25 @@ use client::{Answer, Client, PATIENCE};
 const LINE: &[u8] = b"bot_messages_total{n=\"0123456789\"} 1\n";
 const LINES_A_PIECE: usize = PIECE_BYTES / LINE.len();
 
-/// Pieces for a scrape in OpenMetrics; one in text has a single line.
+/// A family of one gauge, delimited.
+static MESSAGE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let metric = Metric { gauge: Some(Gauge { value: 1.0 }), ..Metric::default() };
+    let name = "bot_level".to_owned();
+    let kind = MetricType::Gauge.into();
+    MetricFamily { name, r#type: kind, metric: vec![metric], ..MetricFamily::default() }
+        .encode_length_delimited_to_vec()
+});
+
+/// The families of an exposition in protobuf.
+fn decode(mut body: &[u8]) -> Vec<MetricFamily> {
+    let mut families = Vec::new();
+    while !body.is_empty() {
+        families.push(MetricFamily::decode_length_delimited(&mut body).expect("a whole message"));
+    }
+    families
+}
+
+/// Pieces for a scrape in OpenMetrics or protobuf; one in text has a single line.
 struct Source {
     pieces: usize,
     made: Arc<AtomicUsize>,
@@ -43,6 +65,8 @@ impl SeriesSource for Source {
         if format == Format::OpenMetrics && self.pieces > 0 {
             static PIECE: LazyLock<Vec<u8>> = LazyLock::new(|| LINE.repeat(LINES_A_PIECE));
             Box::new(Walk { left: self.pieces, piece: &PIECE, made })
+        } else if format == Format::Protobuf {
+            Box::new(Walk { left: self.pieces.max(1), piece: &MESSAGE, made })
         } else {
             Box::new(Walk { left: 1, piece: b"# TYPE bot_level gauge\nbot_level 1\n", made })
         }
@@ -146,6 +170,11 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+/// What Prometheus sends once native histograms are turned on.
+const ACCEPT_PROTOBUF: &str = "Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
+                               encoding=delimited,application/openmetrics-text;version=1.0.0;q=0.8,\
+                               application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
 const ACCEPT_OPEN: &str = "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
 
 #[test]
@@ -177,13 +206,46 @@ fn the_format_is_the_one_asked_for() {
 }
 
 #[test]
-fn formats_that_are_not_offered_are_not_given() {
-    let mut setup = setup();
-    setup.http.formats = vec![Format::Protobuf, Format::Text];
-    let server = setup.start();
-    let protobuf = "Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
-    for accept in [ACCEPT_OPEN, protobuf] {
+fn protobuf_is_delimited_families_and_is_given_only_for_its_whole_name() {
+    let server = setup().start();
+    let answer = server.get("/metrics", &[ACCEPT_PROTOBUF]);
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some(PROTOBUF)));
+    assert_eq!(answer.header("vary"), Some("Accept, Accept-Encoding"));
+    let length: usize = answer.header("content-length").unwrap().parse().unwrap();
+    assert_eq!(length, answer.body.len());
+    let families = decode(&answer.body);
+    assert_eq!(families[0], decode(&MESSAGE)[0], "series of users come first");
+    let names: Vec<&str> = families[1..].iter().map(|family| family.name.as_str()).collect();
+    assert!(names.contains(&"statsieve_lines_total") && names.contains(&"process_threads"), "{names:?}");
+    assert_eq!(server.telemetry.scrapes(Format::Protobuf), 1);
+    for accept in [
+        "Accept: application/vnd.google.protobuf",
+        "Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily",
+        "Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text",
+        "Accept: application/vnd.google.protobuf;encoding=delimited",
+        "Accept: application/*",
+    ] {
         assert_eq!(server.get("/metrics", &[accept]).header("content-type"), Some(TEXT), "{accept}");
+    }
+    assert_eq!(server.telemetry.scrapes(Format::Protobuf), 1);
+}
+
+#[test]
+fn formats_that_are_not_offered_are_not_given() {
+    for (formats, expected) in [
+        (&[Format::Protobuf, Format::Text][..], [TEXT, PROTOBUF]),
+        (&[Format::OpenMetrics, Format::Text], [OPEN, OPEN]),
+        (&[Format::Text], [TEXT, TEXT]),
+        // Nobody who did not ask for protobuf gets it.
+        (&[Format::Protobuf], [TEXT, PROTOBUF]),
+    ] {
+        let mut setup = setup();
+        setup.http.formats = formats.to_vec();
+        let server = setup.start();
+        for (accept, kind) in [ACCEPT_OPEN, ACCEPT_PROTOBUF].into_iter().zip(expected) {
+            let answer = server.get("/metrics", &[accept]);
+            assert_eq!(answer.header("content-type"), Some(kind), "{accept} of {formats:?}");
+        }
     }
 }
 
@@ -216,6 +278,8 @@ fn head_has_the_headers_of_get_without_a_scrape() {
         }
     }
     assert_eq!(server.telemetry.scrapes(Format::OpenMetrics), 1);
+    assert_eq!(server.ask("HEAD", "/metrics", &[ACCEPT_PROTOBUF]).header("content-type"), Some(PROTOBUF));
+    assert_eq!(server.telemetry.scrapes(Format::Protobuf), 0);
 }
 
 #[test]
@@ -272,7 +336,7 @@ fn gzip_is_given_only_where_it_is_asked_for_and_holds_the_same_text() {
         ("identity", false),
         ("*", false),
     ] {
-        for accept in ["Accept: text/plain", ACCEPT_OPEN] {
+        for accept in ["Accept: text/plain", ACCEPT_OPEN, ACCEPT_PROTOBUF] {
             let answer = server.get("/metrics", &[accept, &format!("Accept-Encoding: {coding}")]);
             assert_eq!(answer.status, 200);
             assert_eq!(answer.header("content-encoding"), compressed.then_some("gzip"), "{coding}");
@@ -281,6 +345,11 @@ fn gzip_is_given_only_where_it_is_asked_for_and_holds_the_same_text() {
                 text.clear();
                 flate2::read::GzDecoder::new(answer.body.as_slice()).read_to_end(&mut text).unwrap();
                 assert!(answer.body.len() < text.len() / 2);
+            }
+            if accept == ACCEPT_PROTOBUF {
+                let families = decode(&text);
+                assert!(families.len() > 30 && families[..12].iter().all(|family| family.name == "bot_level"));
+                continue;
             }
             let text = String::from_utf8(text).unwrap();
             if accept == ACCEPT_OPEN {

@@ -192,11 +192,14 @@ const SETTINGS: &[&[&str]] = &[
     ],
 ];
 
-fn both_formats(rig: &Rig) -> Exposition {
+fn all_formats(rig: &Rig) -> Exposition {
     let text = reader::read(&rig.text(Format::Text), Format::Text);
     let open_metrics = reader::read(&rig.text(Format::OpenMetrics), Format::OpenMetrics);
     text.check_histograms();
+    let protobuf = reader::read_protobuf(&rig.bytes(Format::Protobuf));
     assert_eq!(text.samples, open_metrics.samples, "names and values are the same in every format");
+    assert_eq!(text.samples, protobuf.samples, "names and values are the same in every format");
+    assert_eq!(text.families, protobuf.families);
     text
 }
 
@@ -219,7 +222,7 @@ proptest! {
         let expected: u64 = datagrams.iter().map(|datagram| 3 * count_lines(datagram)).sum();
         prop_assert_eq!(lines(&tally), expected);
         prop_assert!(recorded(&tally) + dropped(&tally) >= expected, "{:?}", tally);
-        both_formats(&rig);
+        all_formats(&rig);
     }
 
     #[test]
@@ -238,6 +241,6 @@ proptest! {
                 prop_assert_eq!(counted, 1, "{}", String::from_utf8_lossy(line));
             }
         }
-        both_formats(&rig);
+        all_formats(&rig);
     }
 }

@@ -1,10 +1,12 @@
-//! Reads an exposition back, by the words of the two formats' specifications and by nothing of the encoder.
+//! Reads an exposition back, by the words of the formats' specifications and by nothing of the encoder.
 //!
 //! Refuses, by a panic that quotes the line: names and label names that are not legal, a label twice, a series twice,
 //! numbers that are not finite, samples outside their family, families twice, names that two families claim.
 
 use std::collections::{BTreeMap, HashSet};
 
+use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::MetricFamily;
+use prost::Message;
 use statsieve::config::Format;
 
 pub(crate) type Labels = BTreeMap<String, String>;
@@ -55,6 +57,52 @@ pub(crate) fn read(text: &str, format: Format) -> Exposition {
             assert_eq!(*suffix == "_bucket", kind == "histogram" && labels.contains_key("le"), "{line:?}");
             assert!(kind != "counter" || value >= 0.0, "{line:?}");
             assert!(exposition.samples.insert((name, labels), value).is_none(), "a series twice: {line:?}");
+        }
+    }
+    exposition
+}
+
+/// Reads protobuf by the types that prometheus-client generates.
+pub(crate) fn read_protobuf(mut bytes: &[u8]) -> Exposition {
+    let mut exposition = Exposition::default();
+    while !bytes.is_empty() {
+        let family = MetricFamily::decode_length_delimited(&mut bytes).expect("a whole message");
+        let kind = family.r#type().as_str_name().to_lowercase();
+        let (name, before) = (family.name.clone(), exposition.families.last());
+        assert!(is_metric_name(&name) && !family.help.is_empty() && !family.metric.is_empty(), "{family:?}");
+        // A long family comes in several messages.
+        if before.is_none_or(|(before, _)| *before != name) {
+            exposition.families.push((name.clone(), kind));
+        }
+        for metric in &family.metric {
+            let mut labels = Labels::new();
+            for label in &metric.label {
+                assert!(is_label_name(&label.name), "{label:?}");
+                assert!(labels.insert(label.name.clone(), label.value.clone()).is_none(), "{metric:?}");
+            }
+            let mut add = |suffix: &str, le: Option<f64>, value: f64| {
+                let mut labels = labels.clone();
+                if let Some(le) = le {
+                    let le = if le == f64::INFINITY { "+Inf".to_owned() } else { format!("{le:?}") };
+                    assert!(labels.insert("le".to_owned(), le).is_none(), "{metric:?}");
+                }
+                let before = exposition.samples.insert((format!("{name}{suffix}"), labels), value);
+                assert!(before.is_none(), "a series twice: {metric:?}");
+            };
+            let count = |whole: u64, exact: f64| if exact == 0.0 { whole as f64 } else { exact };
+            if let Some(counter) = &metric.counter {
+                add("", None, counter.value);
+            } else if let Some(gauge) = &metric.gauge {
+                add("", None, gauge.value);
+            } else {
+                let histogram = metric.histogram.as_ref().unwrap_or_else(|| panic!("no value: {metric:?}"));
+                add("_sum", None, histogram.sample_sum);
+                add("_count", None, count(histogram.sample_count, histogram.sample_count_float));
+                for bucket in &histogram.bucket {
+                    let value = count(bucket.cumulative_count, bucket.cumulative_count_float);
+                    add("_bucket", Some(bucket.upper_bound), value);
+                }
+            }
         }
     }
     exposition

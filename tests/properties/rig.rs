@@ -40,9 +40,13 @@ impl Rig {
     }
 
     pub(crate) fn text(&self, format: Format) -> String {
+        String::from_utf8(self.bytes(format)).unwrap()
+    }
+
+    pub(crate) fn bytes(&self, format: Format) -> Vec<u8> {
         let (mut pieces, mut out) = (self.store.begin(format), Vec::new());
         while pieces.next(&mut out) {}
-        String::from_utf8(out).unwrap()
+        out
     }
 }
 
