@@ -354,7 +354,8 @@ impl Stages {
     /// Notes a line that was refused, or a value of which was: one a second for each reason.
     #[inline]
     fn note(&mut self, rules: &Rules, text: &[u8], reason: DropReason) {
-        if self.note_from[reason.index()] <= self.now {
+        // What a rule drops is meant to be.
+        if reason != DropReason::MappingDrop && self.note_from[reason.index()] <= self.now {
             self.note_from[reason.index()] = self.now + 1;
             self.note_now(rules, text, reason);
         }

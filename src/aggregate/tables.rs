@@ -183,6 +183,7 @@ impl Tables {
             }
             family.timed |= wanted.sample == Some(SampleType::Timer);
             family.ttl = wanted.ttl;
+            self.any_ttl |= wanted.ttl.is_some_and(|ttl| ttl > 0);
             if let Some(placed) = self.existing(number, text) {
                 return Ok(placed);
             }

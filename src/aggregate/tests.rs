@@ -676,6 +676,16 @@ fn series_past_their_time_to_live_go_and_come_back_from_zero() {
 }
 
 #[test]
+fn a_time_to_live_that_later_rules_give_holds_for_a_family_that_is_there() {
+    let mut bench = Bench::new(wide());
+    bench.place_at("a", Kind::Counter, "", Sight::First, 1).unwrap();
+    assert_eq!(swept(&bench, 2..50).len(), 1);
+    (bench.ttl, bench.generation) = (Some(20), 1);
+    bench.place_at("a", Kind::Counter, "", Sight::First, 50).unwrap();
+    assert!(swept(&bench, 50..74).is_empty());
+}
+
+#[test]
 fn a_series_used_while_it_is_about_to_go_stays() {
     let bench = Bench::new(Limits { idle_ttl: Duration::from_secs(10), ..wide() });
     let limits = bench.gate.limits.clone();

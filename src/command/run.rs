@@ -132,7 +132,10 @@ async fn serve(
     let series = Arc::new(SeriesBooks::default());
     let store = Arc::new(Store::new(workers, series.clone()).started_at(clock.started_at()));
     let books: Vec<Arc<Books>> = (0..workers).map(|_| Arc::default()).collect();
-    let rules = Arc::new(ArcSwap::from_pointee(Rules::new(config)));
+    let level = config.telemetry.own_metrics;
+    let telemetry = Telemetry::new(books.clone(), sockets, series, &loaded.hash, level);
+    let first = reload::rules(config, None, telemetry.relay()).map_err(|error| failed("cannot relay", &error))?;
+    let rules = Arc::new(ArcSwap::from_pointee(first));
     let estimates = {
         let (rules, clock) = (rules.clone(), clock.clone());
         move || {
@@ -140,14 +143,10 @@ async fn serve(
             (rules.insight.estimates(clock.now().as_millis() as u64), rules.exports_registers)
         }
     };
-    let level = config.telemetry.own_metrics;
-    let telemetry = Telemetry::new(books.clone(), sockets, series, &loaded.hash, level).with_distinct(estimates);
-    let telemetry = Arc::new(telemetry);
+    let telemetry = Arc::new(telemetry.with_distinct(estimates));
     if refused {
         telemetry.config_refused();
     }
-    let with_relay = reload::rules(config, None, telemetry.relay()).map_err(|error| failed("cannot relay", &error))?;
-    rules.store(Arc::new(with_relay));
     let mut in_force = InForce::new(sources, loaded, rules.clone(), store.clone(), telemetry.clone());
 
     let refusals = Arc::new(Refusals::default());
@@ -285,17 +284,18 @@ fn admin(in_force: &Arc<InForce>, quit: &Arc<Notify>) -> Admin {
 async fn watch(in_force: Arc<InForce>) {
     let mut seconds = tokio::time::interval(WATCH);
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut known = in_force.fingerprint();
+    let mut known = None;
     loop {
         seconds.tick().await;
         if !in_force.loaded().config.reload.watch {
+            known = None;
             continue;
         }
+        // Looked at before it is read: a change in between is seen the next time. A bad file is not tried again until it
+        // changes; what came of it is in the log.
         let found = in_force.fingerprint();
-        if found != known {
-            // What came of it is in the log. A bad file is not tried again until it changes.
+        if known.replace(found).is_some_and(|known| known != found) {
             let _ = in_force.reload();
-            known = in_force.fingerprint();
         }
     }
 }
