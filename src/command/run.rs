@@ -284,7 +284,8 @@ fn admin(in_force: &Arc<InForce>, quit: &Arc<Notify>) -> Admin {
 async fn watch(in_force: Arc<InForce>) {
     let mut seconds = tokio::time::interval(WATCH);
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut known = None;
+    // Taken before the server says that all is ready: what changes from then on is seen.
+    let mut known = in_force.loaded().config.reload.watch.then(|| in_force.fingerprint());
     loop {
         seconds.tick().await;
         if !in_force.loaded().config.reload.watch {
