@@ -3,31 +3,38 @@
 //! In: a name, kind and labels when an identity is new ([`Store::place`]); values afterwards ([`Recorder`]); the time
 //! ([`Store::sweep`]). Out: families and their numbers ([`Store::read`]).
 //! Not here: names and labels (`map`), the limits' meaning (`admit`), text (`expose`).
-//! Always: a recorded sample is in the next scrape; a histogram's count is the sum of its buckets; no sum is ever
-//! infinite; recording into a known series takes no lock.
+//! Always: a recorded sample is in the next scrape; a histogram's count is the sum of its buckets, classic or native; no
+//! sum is ever infinite; recording into a known series takes no lock, but for a sketch that has to grow.
 
+mod arena;
 pub mod bounds;
 pub mod cells;
 pub mod census;
 pub mod grace;
 mod names;
+pub mod shape;
+pub mod sketch;
 mod sweep;
 mod tables;
 mod values;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::admit::Gate;
 use crate::clock::Tick;
+use crate::insight::distinct;
 use crate::map::Kind;
 use crate::map::labels::LabelSet;
 use crate::model::{DropReason, SampleType};
 use crate::telemetry::SeriesBooks;
-use bounds::Bounds;
+use arena::{Arena, ArenaWriter, Budget};
 use cells::{Cell, Shard, ShardReader, ShardWriter};
 use grace::{Grace, Passage};
+use shape::{Histogram, Set, Shape, Summary};
+use sketch::bins::Merged;
+use sketch::{Ring, steady};
 use sweep::Sweep;
 pub use tables::{Family, HELP_BYTES, Series};
 use tables::{SeriesId, Tables};
@@ -44,16 +51,16 @@ pub fn admits(kind: Kind, value: f64, weight: f64) -> Result<(), DropReason> {
     match kind {
         Kind::Counter if value < 0.0 => Err(DropReason::NegativeCounter),
         Kind::Counter if !fits => Err(DropReason::NotFinite),
-        Kind::Histogram if !fits || weight > MOST => Err(DropReason::NotFinite),
+        Kind::Histogram | Kind::Summary if !fits || weight > MOST => Err(DropReason::NotFinite),
         _ => Ok(()),
     }
 }
 
 /// Most bytes that `families` families hold which were made past `max_bytes`: names of up to `name` bytes, and an overflow
-/// series of each, with `overflow_labels` as text and cells for a histogram of `bounds` bounds in the shards of `workers`.
-pub fn most_bytes_outside(families: usize, name: usize, overflow_labels: &str, bounds: usize, workers: usize) -> u64 {
-    // The tick of its last use, a bucket for each bound and one above, and the sum.
-    tables::most_outside(families, name, overflow_labels, bounds + 3, workers)
+/// series of each, with `overflow_labels` as text and `cells` cells in the shards of `workers`. What sketches grow into is
+/// never outside.
+pub fn most_bytes_outside(families: usize, name: usize, overflow_labels: &str, cells: usize, workers: usize) -> u64 {
+    tables::most_outside(families, name, overflow_labels, cells, workers)
 }
 
 /// Name of the label that marks a family's overflow series.
@@ -66,8 +73,12 @@ pub enum Place {
     Counter(Cell),
     /// A number shared by all workers.
     Gauge(Cell),
-    /// Bucket counts, then the sum, in the worker's own shard.
-    Histogram(Cell, Arc<Bounds>),
+    /// Buckets and a sum in the worker's own shard.
+    Histogram(Cell, Arc<Histogram>),
+    /// A count, a sum and quantiles in the worker's own shard.
+    Summary(Cell, Arc<Summary>),
+    /// Members in the worker's own shard.
+    Set(Cell, Arc<Set>),
 }
 
 /// A place found.
@@ -116,12 +127,10 @@ pub struct Wanted<'a> {
     pub written: &'a str,
     /// The help text of a mapping rule, if this makes a family.
     pub help: Option<&'a str>,
-    /// What the family is.
-    pub kind: Kind,
+    /// What the family is, and what its series keep if this makes it.
+    pub shape: &'a Shape,
     /// What kind of sample asks; `None` for a series that is declared.
     pub sample: Option<SampleType>,
-    /// Bounds, if this makes a histogram family.
-    pub bounds: &'a Arc<Bounds>,
     /// Seconds that a series of the family may be idle, 0 for ever; `None` leaves it to `cardinality.idle_ttl`.
     pub ttl: Option<Tick>,
     /// Which rules ask; later ones have a higher number, and may make a family anew.
@@ -140,10 +149,16 @@ pub struct Store {
     tables: Mutex<Tables>,
     shards: Vec<Arc<Shard>>,
     gauges: Arc<Shard>,
+    /// For each shard what its sketches grow into.
+    arenas: Vec<Arc<Arena>>,
     grace: Arc<Grace>,
     sweep: Mutex<Sweep>,
+    /// The time of the last sweep, by which windows are read.
+    now: AtomicU64,
     /// Counters made after this tick are shown as 0 yet; [`Tick::MAX`] shows all as they are.
     shown_until: AtomicU64,
+    /// `http.created_lines`.
+    shows_created: AtomicBool,
     books: Arc<SeriesBooks>,
     /// When ticks began, since 1970.
     started: Duration,
@@ -152,13 +167,17 @@ pub struct Store {
 impl Store {
     /// An empty store with a shard for each of `workers`.
     pub fn new(workers: usize, books: Arc<SeriesBooks>) -> Self {
+        let budget = Arc::new(Budget::default());
         Self {
-            tables: Mutex::new(Tables::new(workers)),
+            tables: Mutex::new(Tables::new(workers, budget.clone())),
             shards: (0..workers).map(|_| Arc::default()).collect(),
             gauges: Arc::default(),
+            arenas: (0..workers).map(|_| Arc::new(Arena::new(budget.clone()))).collect(),
             grace: Arc::new(Grace::new(workers)),
             sweep: Mutex::default(),
+            now: AtomicU64::new(0),
             shown_until: AtomicU64::new(Tick::MAX),
+            shows_created: AtomicBool::new(false),
             books,
             started: Duration::ZERO,
         }
@@ -169,11 +188,17 @@ impl Store {
         Self { started, ..self }
     }
 
+    /// Says whether OpenMetrics is to tell when series were made.
+    pub fn show_created(&self, shown: bool) {
+        self.shows_created.store(shown, Relaxed);
+    }
+
     /// What worker number `worker` records with. One recorder for each worker, or sums go wrong.
     pub fn recorder(&self, worker: usize) -> Recorder {
         Recorder {
             shard: ShardWriter::new(self.shards[worker].clone()),
             gauges: ShardWriter::new(self.gauges.clone()),
+            arena: ArenaWriter::new(self.arenas[worker].clone()),
             now: 0,
         }
     }
@@ -189,8 +214,8 @@ impl Store {
     /// that of the labels kept in the end. Takes the store's lock for a look-up or an insertion.
     ///
     /// # Errors
-    /// `TypeConflict` if the name is reserved, taken by another kind, or clashes with a histogram's `_sum`, `_count` or
-    /// `_bucket`; `Cardinality` past the limit on families, or at a limit where nothing may be merged.
+    /// `TypeConflict` if the name is reserved, taken by another kind, or clashes with the `_sum`, `_count` or `_bucket` of
+    /// observations; `Cardinality` past the limit on families, or at a limit where nothing may be merged.
     pub fn place(
         &self,
         wanted: Wanted<'_>,
@@ -210,7 +235,10 @@ impl Store {
             tables: self.lock(),
             shards: self.shards.iter().map(|shard| shard.read()).collect(),
             gauges: self.gauges.read(),
+            arenas: self.arenas.iter().map(|arena| arena.read()).collect(),
+            now: self.now.load(Relaxed),
             shown_until: self.shown_until.load(Relaxed),
+            shows_created: self.shows_created.load(Relaxed),
             started: self.started,
         }
     }
@@ -241,7 +269,10 @@ pub struct Reader<'a> {
     tables: MutexGuard<'a, Tables>,
     shards: Vec<ShardReader<'a>>,
     gauges: ShardReader<'a>,
+    arenas: Vec<ShardReader<'a>>,
+    now: Tick,
     shown_until: Tick,
+    shows_created: bool,
     started: Duration,
 }
 
@@ -256,14 +287,19 @@ impl Reader<'_> {
         self.tables.find(name).is_some()
     }
 
-    /// Whether a histogram of this name exists.
-    pub fn has_histogram(&self, name: &str) -> bool {
-        self.tables.kind_of(name) == Some(Kind::Histogram)
+    /// Whether a histogram or summary of this name exists.
+    pub fn has_observer(&self, name: &str) -> bool {
+        self.tables.kind_of(name).is_some_and(Kind::is_observer)
     }
 
-    /// Whether this name is one that a histogram exposes beside its own, or reserved.
+    /// Whether this name is one that observations are exposed under beside their own, or reserved.
     pub fn is_taken(&self, name: &str) -> bool {
         self.tables.clashes(name, Kind::Counter)
+    }
+
+    /// Whether OpenMetrics tells when series were made.
+    pub fn shows_created(&self) -> bool {
+        self.shows_created
     }
 
     /// When a series was made, since 1970, to the second and never later than it was; the start of the process for one
@@ -291,11 +327,71 @@ impl Reader<'_> {
         if is_new { 0.0 } else { self.value(kind, series) }
     }
 
-    /// The observation counts of a histogram by bucket, not cumulative, into `counts`; returns the sum of values.
-    pub fn histogram(&self, bounds: &Bounds, series: &Series, counts: &mut Vec<f64>) -> f64 {
+    /// The observation counts of a histogram by classic bucket, not cumulative, into `counts`; returns the sum of values.
+    pub fn histogram(&self, histogram: &Histogram, series: &Series, counts: &mut Vec<f64>) -> f64 {
         counts.clear();
-        counts.extend((0..bounds.buckets()).map(|place| self.sum(series.cell.plus(1 + place))));
-        self.sum(series.cell.plus(1 + bounds.buckets()))
+        counts.extend((0..histogram.bounds.buckets()).map(|place| self.sum(series.cell.plus(1 + place))));
+        self.sum(series.cell.plus(histogram.sum()))
+    }
+
+    /// The native buckets of a histogram into `merged`; none if it has no such.
+    ///
+    /// To be asked for before [`Reader::histogram`], whose counts then hold all that these do, and perhaps more.
+    pub fn native(&self, histogram: &Histogram, series: &Series, merged: &mut Merged) {
+        merged.clear();
+        let Some(layout) = &histogram.native else { return };
+        let sketch = series.cell.plus(histogram.version());
+        for (shard, arena) in self.shards.iter().zip(&self.arenas) {
+            let Some([version, slot @ ..]) = shard.run(sketch, 1 + layout.slot()) else { continue };
+            merged.add(layout, |bins| {
+                steady(version, || {
+                    bins.clear();
+                    layout.copy(slot, arena, bins)
+                })
+            });
+        }
+    }
+
+    /// What a summary observed within its window into `merged`; returns the count and the sum of all values.
+    pub fn summary(&self, summary: &Summary, series: &Series, merged: &mut Merged) -> (f64, f64) {
+        merged.clear();
+        let cells = Summary::RING - Summary::VERSION + Ring::cells(summary.layout.slot());
+        for (shard, arena) in self.shards.iter().zip(&self.arenas) {
+            let sketches = shard.run(series.cell.plus(Summary::VERSION), cells);
+            let Some([version, ring @ ..]) = sketches else { continue };
+            for (number, slot) in Ring::slices(ring) {
+                merged.add(&summary.layout, |bins| {
+                    steady(version, || {
+                        bins.clear();
+                        let live = summary.ring.is_live(number.load(Relaxed), self.now);
+                        if live { summary.layout.copy(slot, arena, bins) } else { 0 }
+                    })
+                });
+            }
+        }
+        (self.sum(series.cell.plus(Summary::COUNT)), self.sum(series.cell.plus(Summary::SUM)))
+    }
+
+    /// How many different members a set had within its window, to the nearest whole number; the standard error is
+    /// 1.04 / sqrt(registers).
+    pub fn members(&self, set: &Set, series: &Series) -> f64 {
+        let (mut registers, mut members) = (vec![0; set.layout.registers], Vec::new());
+        for (shard, arena) in self.shards.iter().zip(&self.arenas) {
+            let cells = Set::RING - Set::VERSION + Ring::cells(sketch::members::SLOT);
+            let Some([version, ring @ ..]) = shard.run(series.cell.plus(Set::VERSION), cells) else { continue };
+            for (number, slot) in Ring::slices(ring) {
+                steady(version, || {
+                    members.clear();
+                    if set.ring.is_live(number.load(Relaxed), self.now) {
+                        set.layout.copy(slot, arena, &mut members);
+                    }
+                });
+                for (register, rank) in &members {
+                    registers[*register] = (*rank).max(registers[*register]);
+                }
+            }
+        }
+        distinct::estimate(&registers).round()
     }
 
     #[inline]
@@ -322,6 +418,7 @@ impl Reader<'_> {
 pub struct Recorder {
     shard: ShardWriter,
     gauges: ShardWriter,
+    arena: ArenaWriter,
     now: Tick,
 }
 
@@ -352,19 +449,56 @@ impl Recorder {
                     true
                 }
             }
-            Place::Histogram(cell, bounds) => {
+            Place::Histogram(cell, histogram) => {
                 self.shard.touch(*cell, self.now);
-                // Either both numbers move or none: the count is looked at first and written last.
-                let first = cell.plus(1);
-                let count = first.plus(bounds.place(value));
+                // Either all numbers move or none: the count is looked at first and written last.
+                let count = cell.plus(1 + histogram.bounds.place(value));
                 let weighed = self.shard.get(count) + weight;
-                weighed <= MOST && self.shard.add(first.plus(bounds.buckets()), value * weight, MOST) && {
+                weighed <= MOST && self.shard.add(cell.plus(histogram.sum()), value * weight, MOST) && {
                     self.shard.set(count, weighed);
+                    if let Some(layout) = &histogram.native
+                        && let [version, slot @ ..] = self.shard.run(cell.plus(histogram.version()), 1 + layout.slot())
+                    {
+                        layout.add(version, slot, &mut self.arena, value, weight);
+                    }
                     true
                 }
             }
+            Place::Summary(cell, summary) => {
+                self.shard.touch(*cell, self.now);
+                let count = cell.plus(Summary::COUNT);
+                let weighed = self.shard.get(count) + weight;
+                weighed <= MOST && self.shard.add(cell.plus(Summary::SUM), value * weight, MOST) && {
+                    self.shard.set(count, weighed);
+                    let cells = Summary::RING - Summary::VERSION + Ring::cells(summary.layout.slot());
+                    if let [version, ring @ ..] = self.shard.run(cell.plus(Summary::VERSION), cells) {
+                        let (layout, arena) = (&summary.layout, &mut self.arena);
+                        let slot = summary.ring.current(version, ring, self.now, |slot| layout.clear(slot, arena));
+                        layout.add(version, slot, arena, value, weight);
+                    }
+                    true
+                }
+            }
+            // Its values are text.
+            Place::Set(..) => return Err(DropReason::MalformedValue),
         };
         if fits { Ok(()) } else { Err(DropReason::NotFinite) }
+    }
+
+    /// Records a member of a set by its hash.
+    ///
+    /// # Errors
+    /// `Cardinality` if it would be one more than there is room for; `MalformedValue` if the place is no set's.
+    pub fn record_member(&mut self, place: &Place, hash: u64) -> Result<(), DropReason> {
+        let Place::Set(cell, set) = place else { return Err(DropReason::MalformedValue) };
+        self.shard.touch(*cell, self.now);
+        let cells = Set::RING - Set::VERSION + Ring::cells(sketch::members::SLOT);
+        let [version, ring @ ..] = self.shard.run(cell.plus(Set::VERSION), cells) else {
+            unreachable!("of that length")
+        };
+        let (layout, arena) = (set.layout, &mut self.arena);
+        let slot = set.ring.current(version, ring, self.now, |slot| layout.clear(slot, arena));
+        if layout.add(version, slot, arena, hash) { Ok(()) } else { Err(DropReason::Cardinality) }
     }
 }
 

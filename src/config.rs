@@ -31,8 +31,6 @@ pub use syntax::glob_matches;
 pub struct Loaded {
     /// What the program runs by.
     pub config: Config,
-    /// Dotted keys set away from their defaults that have no effect in this version; worth one warning.
-    pub pending: Vec<String>,
     /// The configuration in force as TOML, every key written out. Secrets stand in it as paths of files only.
     pub text: String,
     /// 16 hexadecimal digits of xxh64 of `text`, its seed 0 or that hash of the mapping file's text: equal on instances
@@ -71,7 +69,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     let text = toml::to_string(&raw).expect("tables of plain values and lists can be written as TOML");
     let hash = format!("{:016x}", xxh64(text.as_bytes(), config.mapping.file_hash));
     let (file, overrides) = (sources.file.clone(), sources.set.len());
-    Ok(Loaded { config, pending: merged.pending(), text, hash, file, overrides, files })
+    Ok(Loaded { config, text, hash, file, overrides, files })
 }
 
 impl Config {
@@ -194,6 +192,8 @@ pub struct Http {
     pub metrics_path: String,
     /// Formats offered, none twice, at least one.
     pub formats: Vec<Format>,
+    /// Whether OpenMetrics text has `_created` lines.
+    pub created_lines: bool,
     /// Whether `/-/reload` and `/-/quit` are obeyed.
     pub lifecycle: bool,
     /// Who may see `/api/v1/top` and `/api/v1/config`.
@@ -581,6 +581,7 @@ mod tests {
                 listen: "127.0.0.1:9102".to_owned(),
                 metrics_path: "/metrics".to_owned(),
                 formats: vec![Format::OpenMetrics, Format::Protobuf, Format::Text],
+                created_lines: false,
                 lifecycle: false,
                 debug_api: DebugApi::Loopback,
                 max_connections: 64,
@@ -668,7 +669,6 @@ mod tests {
         };
         assert_eq!(loaded.config, expected);
         assert_eq!(loaded.config, Config::default_checked());
-        assert_eq!(loaded.pending, [""; 0]);
         assert_eq!(loaded.hash, format!("{:016x}", xxh64(loaded.text.as_bytes(), 0)));
     }
 
@@ -732,19 +732,6 @@ mod tests {
     fn all_overrides_that_do_not_fit_are_told_at_once() {
         let found = bad(&["listen.workers=many", "log.level=loud", "log.formt=json"]);
         assert_eq!(found.lines().count(), 3, "{found}");
-    }
-
-    #[test]
-    fn what_has_no_effect_is_named_key_by_key_and_only_if_it_differs() {
-        let loaded = good(&[
-            "listen.idle_timeout=300s",
-            "observer.max_age=5m",
-            "heavy_hitters.capacity=100",
-            "relay.targets=[\"127.0.0.1:9125\"]",
-            "listen.coalesce=1ms",
-            "declare=[]",
-        ]);
-        assert_eq!(loaded.pending, ["observer.max_age"]);
     }
 
     #[test]

@@ -31,39 +31,49 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
-    /// Observations by classic buckets.
+    /// Observations by buckets.
     Histogram,
+    /// Observations by quantiles.
+    Summary,
+    /// How many different values there were; exposed as a gauge.
+    Set,
 }
 
 impl Kind {
-    /// What samples of this type become; `None` for those that make no family yet.
-    pub const fn of(kind: SampleType) -> Option<Self> {
-        match kind {
-            SampleType::Counter | SampleType::Event => Some(Self::Counter),
-            SampleType::Gauge | SampleType::ServiceCheck => Some(Self::Gauge),
-            SampleType::Timer | SampleType::Histogram | SampleType::Distribution => Some(Self::Histogram),
-            SampleType::Set => None,
+    /// What samples of this type become; observations are kept as `observation` has it.
+    pub const fn of(kind: SampleType, observation: &Observation) -> Self {
+        match (kind, observation) {
+            (SampleType::Counter | SampleType::Event, _) => Self::Counter,
+            (SampleType::Gauge | SampleType::ServiceCheck, _) => Self::Gauge,
+            (SampleType::Set, _) => Self::Set,
+            (_, Observation::Histogram { .. }) => Self::Histogram,
+            (_, Observation::Summary { .. }) => Self::Summary,
         }
+    }
+
+    /// Whether it keeps observations.
+    pub const fn is_observer(self) -> bool {
+        matches!(self, Self::Histogram | Self::Summary)
     }
 
     /// The word for it in a TYPE line.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Counter => "counter",
-            Self::Gauge => "gauge",
+            Self::Gauge | Self::Set => "gauge",
             Self::Histogram => "histogram",
+            Self::Summary => "summary",
         }
     }
 }
 
 impl MetricType {
-    /// What rules tell this type of sample by; `None` for those that make no family yet.
-    pub const fn of(kind: SampleType) -> Option<Self> {
+    /// What rules tell this type of sample by: a set is what it is exposed as.
+    pub const fn of(kind: SampleType) -> Self {
         match kind {
-            SampleType::Counter => Some(Self::Counter),
-            SampleType::Gauge => Some(Self::Gauge),
-            SampleType::Timer | SampleType::Histogram | SampleType::Distribution => Some(Self::Observer),
-            SampleType::Set | SampleType::Event | SampleType::ServiceCheck => None,
+            SampleType::Counter | SampleType::Event => Self::Counter,
+            SampleType::Gauge | SampleType::Set | SampleType::ServiceCheck => Self::Gauge,
+            SampleType::Timer | SampleType::Histogram | SampleType::Distribution => Self::Observer,
         }
     }
 }
@@ -196,8 +206,8 @@ impl Mapper {
     /// Finds name and labels of a sample, into `out`; `rules` is what its identity was made with.
     ///
     /// # Errors
-    /// `UnknownType` for types that make no family yet, `MappingDrop` by a rule, `EmptyName` if a rule's template is empty,
-    /// `NameTooLong`, `ReservedLabel` for a tag key that is empty, starts with `__`, or is `le` on an observation.
+    /// `MappingDrop` by a rule, `EmptyName` if a rule's template is empty, `NameTooLong`, `ReservedLabel` for a tag key that
+    /// is empty, starts with `__`, or is `le` on a histogram or `quantile` on a summary.
     pub fn resolve(
         &self,
         rules: &TagRules,
@@ -212,13 +222,10 @@ impl Mapper {
         out.labels.clear();
         out.tag_drops = TagDrops::default();
         (out.rule, out.scale) = (None, 1.0);
-        let (Some(kind), Some(metric_type)) = (Kind::of(sample.kind), MetricType::of(sample.kind)) else {
-            return Err(Refusal::new(DropReason::UnknownType, sample.type_at));
-        };
         for (name, value) in &self.add {
             out.labels.add_constant(name.as_bytes(), value.as_bytes());
         }
-        let mapped = self.apply_rule(rules, metric_type, line, out)?;
+        let mapped = self.apply_rule(rules, MetricType::of(sample.kind), line, out)?;
         let known = || out.written_as == Some(sample.kind) && out.written == line.name && line.name_rest.is_empty();
         if !mapped && !known() {
             name::write(&self.naming, sample.kind, line.name, line.name_rest, &mut out.name);
@@ -250,7 +257,7 @@ impl Mapper {
             set(label.as_bytes(), sample.container, self, &mut out.labels, &mut out.tag_drops);
         }
         out.labels.sort();
-        Ok(kind)
+        Ok(Kind::of(sample.kind, &self.terms(out.rule).observation))
     }
 
     /// The same for an event, which is told by its alert type alone, or a service check, whose tags are labels.
@@ -335,7 +342,7 @@ impl Mapper {
         let mut reserved = false;
         found.labels(&mut buffer, |label, value, constant| {
             let observer = kind == MetricType::Observer;
-            reserved |= observer && label == "le";
+            reserved |= observer && terms.observation.reserves(label);
             let origin = if constant { Origin::Rule } else { Origin::Captured };
             match tags.action_as_exposed(label.as_bytes()) {
                 // The value of a bucketed tag becomes no label, whoever sends it.
@@ -396,7 +403,8 @@ impl Mapper {
         escaped.clear();
         name::escape(key, &mut escaped);
         let outcome = self.set_tag(rules, kind, (key, &escaped), (value, bare), action, out);
-        if action == TagAction::Keep && outcome.is_ok() && escaped != b"le" && key.len() <= self.max_name_bytes {
+        let always = escaped != b"le" && escaped != b"quantile";
+        if action == TagAction::Keep && outcome.is_ok() && always && key.len() <= self.max_name_bytes {
             out.remember(place, key, &escaped);
         }
         out.key = escaped;
@@ -417,7 +425,9 @@ impl Mapper {
             out.drop_tag(TagDropReason::Bare);
             return Ok(());
         }
-        if escaped.is_empty() || escaped.starts_with(b"__") || (kind.is_observer() && escaped == b"le") {
+        let observation = &self.terms(out.rule).observation;
+        let means_something = kind.is_observer() && observation.reserves(escaped);
+        if escaped.is_empty() || escaped.starts_with(b"__") || means_something {
             return Err(key);
         }
         if key.len() > self.max_name_bytes {

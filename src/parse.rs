@@ -208,6 +208,10 @@ impl<'a> Line<'a> {
         };
         sample.kind = kind;
         sample.type_at = pipe + 1;
+        if kind == SampleType::Set {
+            // A member is its text, also where that looks like a number.
+            sample.values = Values::Text(&text[from..pipe]);
+        }
         // The commonest line ends with its tags; everything else goes through the loop over fields.
         match &text[end..] {
             [] => Ok(()),

@@ -13,15 +13,16 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache as RulesCache};
 use foldhash::fast::RandomState;
+use xxhash_rust::xxh64::xxh64;
 
 use crate::admit::quota::{Leases, Quotas};
 use crate::admit::sampling::{Sampler, Signals};
 use crate::admit::{Gate, Limits};
-use crate::aggregate::bounds::Bounds;
 use crate::aggregate::grace::{Forget, Passage};
+use crate::aggregate::shape::Shape;
 use crate::aggregate::{OVERFLOW_LABEL, Place, Placed, Recorder, Retry, Sight, Store, Wanted, admits};
 use crate::clock::{self, Tick};
-use crate::config::{Config, GaugeSign, Observation, Parse, Rule, Sampling, SamplingMode};
+use crate::config::{Config, GaugeSign, Parse, Rule, Sampling, SamplingMode};
 use crate::identity::TagRules;
 use crate::identity::cache::{Cache, Stored};
 use crate::insight::{Insight, Watcher};
@@ -39,6 +40,9 @@ const SWEPT_AFTER: Tick = 4;
 
 /// Seconds after which an identity that had to give way asks whether it still has to.
 const NOW_AND_THEN: Tick = 60;
+
+/// The window of sets where none is configured.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// How a worker samples that must not.
 const EXACT: Sampling = Sampling {
@@ -67,10 +71,12 @@ pub struct Rules {
     pub sampling: Sampling,
     /// Quotas, which all workers share; `None` if there is no limit.
     pub quotas: Option<Quotas>,
-    /// Bounds of new histograms whose name no mapping rule gave.
-    pub bounds: Arc<Bounds>,
+    /// How observations are kept whose name no mapping rule gave.
+    observer: Shape,
     /// The same for each mapping rule.
-    rule_bounds: Vec<Arc<Bounds>>,
+    rule_observers: Vec<Shape>,
+    /// How sets are kept.
+    set: Shape,
     /// Rendered labels of an overflow series.
     pub overflow_labels: String,
     /// Longest line, bytes.
@@ -94,14 +100,10 @@ impl Rules {
         labels.sort();
         let mut overflow_labels = Vec::new();
         labels.render(&mut overflow_labels);
-        let compile = |observation: &Observation| match observation {
-            Observation::Histogram { bounds, .. } => Arc::new(Bounds::new(bounds)),
-            // THE STAND-IN: until the store keeps summaries, they are histograms of the buckets of [observer].
-            Observation::Summary { .. } => Arc::new(Bounds::new(&config.observer.bounds)),
-        };
-        let bounds = compile(&config.mapping.observation);
-        let of_rule = |rule: &Rule| rule.observation.as_ref().map_or_else(|| bounds.clone(), compile);
-        let rule_bounds = config.mapping.rules.iter().map(of_rule).collect();
+        let observer = Shape::of(&config.mapping.observation);
+        let of_rule = |rule: &Rule| rule.observation.as_ref().map_or_else(|| observer.clone(), Shape::of);
+        let rule_observers = config.mapping.rules.iter().map(of_rule).collect();
+        let window = config.distinct.windows.first().map_or(SECOND, |window| window.span);
         Self {
             parse: config.parse.clone(),
             generation: 0,
@@ -111,8 +113,9 @@ impl Rules {
             gate: Gate::new(Limits::new(&config.cardinality, &config.labels), config.cardinality.new_series_per_second),
             sampling: config.sampling,
             quotas: Quotas::new(&config.rate_limit),
-            bounds,
-            rule_bounds,
+            observer,
+            rule_observers,
+            set: Shape::set(window, config.distinct.registers),
             overflow_labels: text(&overflow_labels).to_owned(),
             max_line_bytes: config.listen.max_line_bytes,
             identity_cache_bytes: config.cardinality.identity_cache_bytes,
@@ -121,9 +124,20 @@ impl Rules {
         }
     }
 
-    /// Bounds of a new histogram that a mapping rule, or none, gave its name.
-    pub fn bounds_of(&self, rule: Option<u32>) -> &Arc<Bounds> {
-        rule.map_or(&self.bounds, |rule| &self.rule_bounds[rule as usize])
+    /// What the series of a new family keep that a mapping rule, or none, gave its name.
+    pub fn shape(&self, kind: Kind, rule: Option<u32>) -> &Shape {
+        match kind {
+            Kind::Counter => &Shape::Counter,
+            Kind::Gauge => &Shape::Gauge,
+            Kind::Set => &self.set,
+            Kind::Histogram | Kind::Summary => rule.map_or(&self.observer, |rule| &self.rule_observers[rule as usize]),
+        }
+    }
+
+    /// Cells of the longest series that there may be.
+    pub fn most_cells(&self) -> usize {
+        let observers = self.rule_observers.iter().chain([&self.observer, &self.set]);
+        observers.map(Shape::cells).max().unwrap_or(0)
     }
 }
 
@@ -502,9 +516,8 @@ impl Stages {
             name: text(name),
             written: text(&written),
             help: rules.mapper.terms(*rule).help.as_deref(),
-            kind,
+            shape: rules.shape(kind, *rule),
             sample: Some(sample.kind),
-            bounds: rules.bounds_of(*rule),
             ttl: rules.mapper.terms(*rule).ttl.map(|ttl| ttl.as_secs()),
             generation: rules.generation,
             overflow_labels: &rules.overflow_labels,
@@ -521,7 +534,12 @@ impl Stages {
     /// number of weight 1 need not be asked, unless a rule scales it.
     #[inline(never)]
     fn refuses(&mut self, rules: &Rules, sample: &Sample<'_>, scale: f64) -> Option<DropReason> {
-        let kind = Kind::of(sample.kind)?;
+        if sample.kind == SampleType::Set {
+            let empty = matches!(sample.values, Values::Text([]));
+            empty.then(|| self.tally.dropped(DropReason::MalformedValue));
+            return empty.then_some(DropReason::MalformedValue);
+        }
+        let kind = Kind::of(sample.kind, &rules.mapper.terms(None).observation);
         let refusals = sample.values.numbers().map(|number| match number {
             Ok(number) => {
                 admits(kind, rules.mapper.in_base_unit(sample.kind, number.value) * scale, sample.weight).err()
@@ -582,6 +600,10 @@ impl Answer {
             }
         };
         let outcome = match sample.values {
+            Values::Text(member) if sample.kind == SampleType::Set => {
+                tally.add(self.action(), 1);
+                self.member(rules, member, place, recorder, leases, tally)
+            }
             Values::One(value) => {
                 tally.add(self.action(), 1);
                 self.record(rules, sample, place, Number { value, signed: false }, recorder, leases, tally)
@@ -594,6 +616,22 @@ impl Answer {
             }
         }
         outcome
+    }
+
+    /// Records one member of a set, or counts why not and returns it.
+    #[inline(never)]
+    fn member(
+        &self,
+        rules: &Rules,
+        member: &[u8],
+        place: &Place,
+        recorder: &mut Recorder,
+        leases: &mut Leases,
+        tally: &mut Tally,
+    ) -> Result<(), DropReason> {
+        self.within_quota(rules, leases, tally)?;
+        let outcome = recorder.record_member(place, xxh64(member, 0));
+        self.count(SampleType::Set, outcome, tally)
     }
 
     /// Records one value, or counts why not and returns it.
@@ -609,18 +647,31 @@ impl Answer {
         leases: &mut Leases,
         tally: &mut Tally,
     ) -> Result<(), DropReason> {
+        self.within_quota(rules, leases, tally)?;
+        let value = rules.mapper.in_base_unit(sample.kind, number.value) * self.scale;
+        let relative = number.signed && rules.parse.gauge_sign == GaugeSign::Delta;
+        let outcome = recorder.record(place, value, sample.weight, relative);
+        self.count(sample.kind, outcome, tally)
+    }
+
+    /// Takes a sample's share of the quotas, or counts that there is none.
+    #[inline(always)]
+    fn within_quota(&self, rules: &Rules, leases: &mut Leases, tally: &mut Tally) -> Result<(), DropReason> {
         if let Some(quotas) = &rules.quotas
             && !leases.take(quotas, self.family)
         {
             tally.dropped(DropReason::RateLimited);
             return Err(DropReason::RateLimited);
         }
-        let value = rules.mapper.in_base_unit(sample.kind, number.value) * self.scale;
-        let relative = number.signed && rules.parse.gauge_sign == GaugeSign::Delta;
-        let outcome = recorder.record(place, value, sample.weight, relative);
+        Ok(())
+    }
+
+    /// Counts what became of a sample, and returns it.
+    #[inline(always)]
+    fn count(&self, kind: SampleType, outcome: Result<(), DropReason>, tally: &mut Tally) -> Result<(), DropReason> {
         match outcome {
             Ok(()) => {
-                tally.recorded(sample.kind);
+                tally.recorded(kind);
                 if self.overflow {
                     tally.add(Count::OverflowSamples, 1);
                 }

@@ -20,6 +20,7 @@ use crate::clock::Tick;
 use crate::config::{self, Config, DeclaredKind, Loaded, Problems, Sources};
 use crate::map::Kind;
 use crate::map::labels::{LabelSet, Origin};
+use crate::model::SampleType;
 use crate::pipeline::Rules;
 use crate::relay::Relay;
 use crate::telemetry::{RelayBooks, Telemetry};
@@ -49,6 +50,7 @@ impl InForce {
         telemetry: Arc<Telemetry>,
     ) -> Self {
         declare(&loaded.config, &rules.load(), &store);
+        store.show_created(loaded.config.http.created_lines);
         telemetry.series().limit.store(loaded.config.cardinality.max_series, Relaxed);
         telemetry.set_mapping_rules(loaded.config.mapping.rules.len());
         Self {
@@ -95,6 +97,7 @@ impl InForce {
             }
         };
         declare(&loaded.config, &rules, &self.store);
+        self.store.show_created(loaded.config.http.created_lines);
         self.rules.store(Arc::new(rules));
         self.telemetry.series().limit.store(loaded.config.cardinality.max_series, Relaxed);
         self.telemetry.set_mapping_rules(loaded.config.mapping.rules.len());
@@ -103,9 +106,6 @@ impl InForce {
         info!(hash = loaded.hash, "configuration read again and in force");
         if !restart.is_empty() {
             warn!(keys = restart.join(" "), "a change of these keys needs a restart");
-        }
-        if !loaded.pending.is_empty() {
-            warn!(keys = loaded.pending.join(" "), "these keys have no effect in this version");
         }
         self.loaded.store(Arc::new(loaded));
         Ok(restart)
@@ -169,15 +169,14 @@ fn declare(config: &Config, rules: &Rules, store: &Store) {
         let kind = match declared.kind {
             DeclaredKind::Counter => Kind::Counter,
             DeclaredKind::Gauge => Kind::Gauge,
-            DeclaredKind::Observer => Kind::Histogram,
+            DeclaredKind::Observer => Kind::of(SampleType::Histogram, &config.mapping.observation),
         };
         let wanted = Wanted {
             name: &declared.name,
             written: &declared.name,
             help: None,
-            kind,
+            shape: rules.shape(kind, None),
             sample: None,
-            bounds: &rules.bounds,
             ttl: None,
             generation: rules.generation,
             overflow_labels: &rules.overflow_labels,

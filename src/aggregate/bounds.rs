@@ -1,4 +1,4 @@
-//! The bounds of a classic histogram, and their text.
+//! The bounds of a classic histogram, and the text of numbers in labels.
 
 /// Upper bounds, ascending and finite, with `+Inf` behind the last.
 #[derive(Debug, Default, PartialEq)]
@@ -42,11 +42,11 @@ impl Bounds {
     }
 }
 
-/// A bound as Prometheus writes it when it reads protobuf, so that the label is the same in every format: the shortest
+/// A bound or quantile as Prometheus writes it when it reads protobuf, so that the label is the same in every format: the shortest
 /// digits that give the number back, always with a point or an exponent.
 ///
 /// Source: Prometheus `model/textparse`, where bounds become labels; Go's `%g` with an exponent below -4 and from 21.
-fn text(bound: f64) -> String {
+pub(super) fn text(bound: f64) -> String {
     let scientific = format!("{bound:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);

@@ -4,8 +4,9 @@
 //! Always: a cell of a sharded number has one writer, so adding is a load and a store; a chunk of a shard exists only
 //! once its writer has written to it; reading never waits for a writer.
 //!
-//! `Relaxed` is enough throughout: each cell is a number of its own, nothing is published through it, and numbers that
-//! must agree (a histogram's count and buckets) are derived from one source when read.
+//! `Relaxed` is enough here: each cell is a number of its own, nothing is published through it, and numbers that must
+//! agree (a histogram's count and buckets) are derived from one source when read. What is more than numbers (`sketch`)
+//! brings its own order.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,18 @@ impl Cell {
     #[inline]
     pub const fn plus(self, n: usize) -> Self {
         Self(self.0 + n as u32)
+    }
+
+    /// Its number; [`Cell::at`] gives it back.
+    #[inline]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The cell of this number.
+    #[inline]
+    pub const fn at(number: u32) -> Self {
+        Self(number)
     }
 
     #[inline]
@@ -250,6 +263,15 @@ impl ShardReader<'_> {
         }
     }
 
+    /// `n` cells in a row of one run; `None` if nobody wrote to their chunk, so that all are 0.
+    #[inline]
+    pub fn run(&self, cell: Cell, n: usize) -> Option<&[AtomicU64]> {
+        match self.chunks.get(cell.chunk()) {
+            Some(Some(chunk)) => Some(&chunk[cell.place()..cell.place() + n]),
+            _ => None,
+        }
+    }
+
     /// Sets `n` cells in a row to zero. Their writer must not know them any more.
     pub fn clear(&self, cell: Cell, n: usize) {
         if let Some(Some(chunk)) = self.chunks.get(cell.chunk()) {
@@ -273,11 +295,22 @@ impl ShardWriter {
 
     #[inline]
     fn atomic(&mut self, cell: Cell) -> &AtomicU64 {
+        &self.chunk(cell)[cell.place()]
+    }
+
+    /// `n` cells in a row of one run.
+    #[inline]
+    pub fn run(&mut self, cell: Cell, n: usize) -> &[AtomicU64] {
+        &self.chunk(cell)[cell.place()..cell.place() + n]
+    }
+
+    #[inline]
+    fn chunk(&mut self, cell: Cell) -> &[AtomicU64; CHUNK] {
         if !matches!(self.chunks.get(cell.chunk()), Some(Some(_))) {
             self.fetch(cell.chunk());
         }
         match &self.chunks[cell.chunk()] {
-            Some(chunk) => &chunk[cell.place()],
+            Some(chunk) => chunk,
             None => unreachable!("fetched above"),
         }
     }

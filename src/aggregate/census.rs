@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::bounds::Bounds;
+use super::shape::Shape;
 use super::{Store, names};
 use crate::admit::Limit;
 use crate::clock::Tick;
@@ -180,14 +181,15 @@ impl Store {
             let reader = self.read();
             let family = reader.families().get(number)?.as_ref().filter(|family| family.serial() == serial)?;
             let series = family.series().get(start..).unwrap_or_default();
+            let Shape::Histogram(histogram) = family.shape() else { return None };
             for series in series.iter().take(CHUNK).flatten() {
-                observed.sum += reader.histogram(family.bounds(), series, &mut counts);
+                observed.sum += reader.histogram(histogram, series, &mut counts);
                 observed.count += counts.iter().sum::<f64>();
                 observed.first += counts.first().copied().unwrap_or(0.0);
                 observed.beyond += counts.last().copied().unwrap_or(0.0);
             }
             if series.len() <= CHUNK {
-                observed.bounds = family.bounds().clone();
+                observed.bounds = histogram.bounds.clone();
                 return Some(observed);
             }
             start += CHUNK;

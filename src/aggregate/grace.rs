@@ -43,7 +43,9 @@ impl Doomed {
     pub(super) fn add(&mut self, place: &Place) {
         match place {
             Place::Gauge(cell) => self.shared.insert(*cell),
-            Place::Counter(cell) | Place::Histogram(cell, _) => self.sharded.insert(*cell),
+            Place::Counter(cell) | Place::Histogram(cell, _) | Place::Summary(cell, _) | Place::Set(cell, _) => {
+                self.sharded.insert(*cell)
+            }
         };
     }
 
@@ -51,7 +53,9 @@ impl Doomed {
     pub fn contains(&self, place: &Place) -> bool {
         match place {
             Place::Gauge(cell) => self.shared.contains(cell),
-            Place::Counter(cell) | Place::Histogram(cell, _) => self.sharded.contains(cell),
+            Place::Counter(cell) | Place::Histogram(cell, _) | Place::Summary(cell, _) | Place::Set(cell, _) => {
+                self.sharded.contains(cell)
+            }
         }
     }
 

@@ -8,7 +8,9 @@ use std::collections::BinaryHeap;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::cells::Cell;
 use super::grace::Doomed;
+use super::shape::Shape;
 use super::tables::SeriesId;
 use super::{Family, Reader, Series, Store};
 use crate::admit::Limits;
@@ -62,6 +64,7 @@ impl Store {
     /// time.
     pub fn sweep(&self, now: Tick, limits: &Limits) {
         let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.now.store(now, Relaxed);
         self.show(now, limits);
         if !self.grace.is_passed() {
             return;
@@ -96,15 +99,28 @@ impl Store {
     /// Clears the cells of a family that was replaced, and gives back what it held.
     fn bury(&self, family: &Family) {
         let mut reader = self.read();
-        let cells = family.kind().cells(family.bounds());
         let mut gone = 0;
         for series in family.series().iter().flatten() {
-            reader.shards.iter().for_each(|shard| shard.clear(series.cell, cells));
+            self.empty(&reader, family.shape(), series.cell);
             gone += 1;
         }
         reader.tables.bury(family);
         self.books.expired[ExpiryCause::Reload.index()].fetch_add(gone, Relaxed);
         self.publish(&reader.tables);
+    }
+
+    /// Clears the cells of a series that every worker has forgotten, and gives back what its sketches hold.
+    fn empty(&self, reader: &Reader<'_>, shape: &Shape, cell: Cell) {
+        let n = shape.cells();
+        if shape.kind() == Kind::Gauge {
+            return reader.gauges.clear(cell, n);
+        }
+        for (shard, arena) in reader.shards.iter().zip(&self.arenas) {
+            if let Some(cells) = shard.run(cell, n) {
+                shape.give_back(cells, arena);
+                shard.clear(cell, n);
+            }
+        }
     }
 
     /// Removes marked series that were not used since; says whether a family went with its last.
@@ -113,18 +129,13 @@ impl Store {
         let mut reader = self.read();
         for (id, marked_at, cause) in pending.iter().copied() {
             let Some(family) = reader.tables.family_mut(id.family, id.serial) else { continue };
-            let kind = family.kind();
-            let cells = kind.cells(family.bounds());
+            let shape = family.shape().clone();
             let Some(series) = family.series_mut(id.place).filter(|series| series.doomed) else { continue };
             series.doomed = false;
             let cell = series.cell;
-            let unused = reader.series(id).is_some_and(|series| reader.last_used(kind, series) == marked_at);
+            let unused = reader.series(id).is_some_and(|series| reader.last_used(shape.kind(), series) == marked_at);
             if unused {
-                if kind == Kind::Gauge {
-                    reader.gauges.clear(cell, cells);
-                } else {
-                    reader.shards.iter().for_each(|shard| shard.clear(cell, cells));
-                }
+                self.empty(&reader, &shape, cell);
                 let lines = reader.tables.counts.used.lines;
                 names |= reader.tables.remove(id);
                 if cause == ExpiryCause::Evicted {
@@ -176,7 +187,7 @@ impl Store {
                 return;
             };
             let id = SeriesId { family: at.family as u32, serial: family.serial(), place: at.series as u32 };
-            let lines = if overflow { 0 } else { family.kind().lines(family.bounds()) };
+            let lines = if overflow { 0 } else { family.shape().lines() };
             longest.push(Candidate { last_used, id, lines, cause });
             if longest.len() > MOST {
                 longest.pop();

@@ -14,10 +14,11 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::bounds::Bounds;
+use super::arena::Budget;
 use super::cells::{self, Cell, CellSpace};
 use super::census::{LimitHits, TurnedAway};
 use super::names::LabelNames;
+use super::shape::Shape;
 use super::values::LabelValues;
 use super::{Place, Placed, Retry, Sight, Wanted};
 use crate::admit::{Gate, Limit, Usage};
@@ -29,7 +30,7 @@ use crate::model::{DropReason, EVENTS, RESERVED_PREFIXES, SERVICE_CHECKS, Sample
 /// Whole names that user series must not take, beside those that begin with one of [`RESERVED_PREFIXES`].
 const RESERVED_NAMES: [&str; 5] = ["up", "ALERTS", "ALERTS_FOR_STATE", EVENTS, SERVICE_CHECKS];
 
-/// Names that a histogram exposes beside its own.
+/// Names that observations are exposed under beside their own.
 const OBSERVER_SUFFIXES: [&str; 3] = ["_sum", "_count", "_bucket"];
 
 /// The place of the overflow series.
@@ -57,6 +58,8 @@ pub(super) struct Tables {
     shared: CellSpace,
     /// Shards that a number may be kept in.
     shards: u64,
+    /// What sketches may grow by, and have grown.
+    budget: Arc<Budget>,
     /// What all families hold.
     held: u64,
     serial: u64,
@@ -108,8 +111,7 @@ pub struct Family {
     serial: u64,
     name: Box<str>,
     help: Box<str>,
-    kind: Kind,
-    bounds: Arc<Bounds>,
+    shape: Shape,
     /// The first place is kept for the overflow series: it lives long and is made late, and at the end of the list it
     /// would keep all places before it.
     series: Vec<Option<Series>>,
@@ -151,8 +153,8 @@ pub(super) struct SeriesId {
 }
 
 impl Tables {
-    pub(super) fn new(shards: usize) -> Self {
-        Self { shards: shards as u64, ..Self::default() }
+    pub(super) fn new(shards: usize, budget: Arc<Budget>) -> Self {
+        Self { shards: shards as u64, budget, ..Self::default() }
     }
 
     /// All families, in places that never move; a place may be empty, and taken by another family later.
@@ -173,12 +175,13 @@ impl Tables {
         gate: &Gate,
     ) -> Result<Placed, DropReason> {
         let limits = &gate.limits;
+        let kind = wanted.shape.kind();
         text.clear();
         labels.render(text);
         let known = self.find_again(wanted.name).filter(|number| !self.replaced(*number, wanted));
         if let Some(number) = known {
             let family = self.families[number as usize].as_mut().expect("it was found under the same lock");
-            if family.kind != wanted.kind {
+            if family.kind() != kind {
                 return Err(DropReason::TypeConflict);
             }
             family.timed |= wanted.sample == Some(SampleType::Timer);
@@ -188,7 +191,7 @@ impl Tables {
                 return Ok(placed);
             }
         } else if !matches!(wanted.sample, Some(SampleType::Event | SampleType::ServiceCheck))
-            && self.clashes(wanted.name, wanted.kind)
+            && self.clashes(wanted.name, kind)
         {
             return Err(DropReason::TypeConflict);
         } else if self.counts.families >= limits.max_families as u64 {
@@ -197,6 +200,9 @@ impl Tables {
         }
 
         self.names.see(&self.hasher, labels, wanted.now);
+        // Sketches have grown meanwhile, or the limit is another.
+        self.budget.limit(limits.max_bytes);
+        self.settle(0, 0);
 
         // First rung: a label that has had its values gets "other". It has no more of them than the family has series.
         let may_fold = |number: &u32| self.family(*number).index.len() >= limits.max_values;
@@ -209,7 +215,7 @@ impl Tables {
             let folded = labels.fold(&mut folds);
             if folded > 0 {
                 self.note_limit(known, Limit::MaxValues, wanted.now);
-                if wanted.kind == Kind::Gauge {
+                if kind == Kind::Gauge {
                     return Err(DropReason::Cardinality);
                 }
                 self.counts.folded += folded;
@@ -223,7 +229,7 @@ impl Tables {
 
         // Second rung: near a limit, or made too fast, a series keeps only labels that somebody answers for.
         let mut again = Retry::Never;
-        let may_merge = wanted.kind != Kind::Gauge;
+        let may_merge = kind != Kind::Gauge;
         let limit = may_merge.then(|| self.crowded(known, wanted, labels, text, gate)).flatten();
         if let Some(limit) = limit {
             self.note_limit(known, limit, wanted.now);
@@ -279,7 +285,8 @@ impl Tables {
         Ok(Placed { place, overflow: false, family: number, again })
     }
 
-    /// Whether a family had to go, since rules that came into force after those that made it want other bounds.
+    /// Whether a family had to go, since rules that came into force after those that made it want other buckets or
+    /// quantiles, or a histogram in place of a summary.
     ///
     /// Its name is free at once; its series go once every worker has forgotten them.
     fn replaced(&mut self, number: u32, wanted: &Wanted<'_>) -> bool {
@@ -288,7 +295,9 @@ impl Tables {
             return false;
         }
         family.generation = wanted.generation;
-        if family.kind != wanted.kind || family.kind != Kind::Histogram || family.bounds == *wanted.bounds {
+        let (is, will_be) = (family.kind(), wanted.shape.kind());
+        let is_same_type = is == will_be || (is.is_observer() && will_be.is_observer());
+        if !is_same_type || family.shape == *wanted.shape {
             return false;
         }
         self.counts.families -= 1;
@@ -304,7 +313,7 @@ impl Tables {
 
     /// Gives back what a family held that was replaced. The caller has cleared its cells, and nobody remembers them.
     pub(super) fn bury(&mut self, family: &Family) {
-        let cells = family.kind.cells(&family.bounds);
+        let cells = family.shape.cells();
         for series in family.series.iter().flatten() {
             self.sharded.give_back(series.cell, cells);
         }
@@ -330,25 +339,27 @@ impl Tables {
     /// Bytes are what has to be there at the moment of making: a list or table that has to grow stands beside the old one
     /// for as long, so both are counted. Afterwards what is held is counted anew.
     fn cost(&self, known: Option<u32>, wanted: &Wanted<'_>, labels: &LabelSet, text: &[u8]) -> Usage {
-        let (bounds, room) = match known.map(|number| self.family(number)) {
-            Some(family) => (&family.bounds, family.room(labels.len())),
+        let (shape, room) = match known.map(|number| self.family(number)) {
+            Some(family) => (&family.shape, family.room(labels.len())),
             None => {
                 let help = wanted.help.map_or(wanted.written.len().min(4 * SHOWN) + HELP_BYTES - 4 * SHOWN, str::len);
-                (wanted.bounds, new_family_bytes(wanted.name.len(), help, labels.len()))
+                (wanted.shape, new_family_bytes(wanted.name.len(), help, labels.len()))
             }
         };
-        let (space, shards) = match wanted.kind {
+        let (space, shards) = match shape.kind() {
             Kind::Gauge => (&self.shared, 1),
             _ => (&self.sharded, self.shards),
         };
-        let cells = space.growth(wanted.kind.cells(bounds), shards);
-        Usage { lines: wanted.kind.lines(bounds), bytes: (room + heap_bytes(text.len())) as u64 + cells }
+        let cells = space.growth(shape.cells(), shards);
+        Usage { lines: shape.lines(), bytes: (room + heap_bytes(text.len())) as u64 + cells }
     }
 
     /// Counts bytes anew, after something changed in a family that held `before`.
     fn settle(&mut self, before: usize, after: usize) {
         self.held = self.held + after as u64 - before as u64;
-        self.counts.used.bytes = self.held + self.sharded.bytes(self.shards) + self.shared.bytes(1);
+        let beside = self.held + self.sharded.bytes(self.shards) + self.shared.bytes(1);
+        self.budget.beside(beside);
+        self.counts.used.bytes = beside + self.budget.arenas();
     }
 
     fn used(&self, known: Option<u32>) -> Usage {
@@ -386,14 +397,13 @@ impl Tables {
     fn make_family(&mut self, wanted: &Wanted<'_>) -> u32 {
         self.serial += 1;
         // The written name is cut, since what a legal name was made from may be much longer than it.
-        let usual = || format!("Received as {:.SHOWN$} ({}).", wanted.written, wanted.kind.word());
+        let usual = || format!("Received as {:.SHOWN$} ({}).", wanted.written, wanted.shape.kind().word());
         let help = wanted.help.map_or_else(usual, str::to_owned);
         let family = Family {
             serial: self.serial,
             name: wanted.name.into(),
             help: help.into(),
-            kind: wanted.kind,
-            bounds: wanted.bounds.clone(),
+            shape: wanted.shape.clone(),
             series: no_series(),
             free: BinaryHeap::new(),
             index: HashTable::new(),
@@ -427,11 +437,10 @@ impl Tables {
         let Self { families, hasher, sharded, shared, counts, .. } = self;
         let family = families[number as usize].as_mut()?;
         let before = family.held();
-        let cells = family.kind.cells(&family.bounds);
-        let space = if family.kind == Kind::Gauge { shared } else { sharded };
-        let cell = space.take(cells)?;
+        let space = if family.kind() == Kind::Gauge { shared } else { sharded };
+        let cell = space.take(family.shape.cells())?;
         let place = family.add(hasher, Series { labels: labels.into(), cell, made: now, doomed: false }, overflow);
-        let lines = family.kind.lines(&family.bounds);
+        let lines = family.shape.lines();
         family.lines += lines;
         counts.created += 1;
         counts.used.lines += lines;
@@ -447,12 +456,12 @@ impl Tables {
         let Some(family) = families.get_mut(id.family as usize).and_then(Option::as_mut) else { return false };
         let before = family.held();
         let Some(series) = family.take(hasher, id.place) else { return false };
-        let space = if family.kind == Kind::Gauge { shared } else { sharded };
-        space.give_back(series.cell, family.kind.cells(&family.bounds));
+        let space = if family.kind() == Kind::Gauge { shared } else { sharded };
+        space.give_back(series.cell, family.shape.cells());
         if family.overflow == Some(id.place) {
             family.overflow = None;
         } else {
-            let lines = family.kind.lines(&family.bounds);
+            let lines = family.shape.lines();
             family.lines -= lines;
             counts.used.lines -= lines;
         }
@@ -521,7 +530,7 @@ impl Tables {
 
     /// What the family of this name is.
     pub(super) fn kind_of(&self, name: &str) -> Option<Kind> {
-        self.find(name).map(|number| self.family(number).kind)
+        self.find(name).map(|number| self.family(number).kind())
     }
 
     /// Whether a new family of this name would share an exposed name with another, with us, or with Prometheus.
@@ -530,8 +539,8 @@ impl Tables {
         let under_observer = OBSERVER_SUFFIXES
             .iter()
             .filter_map(|suffix| name.strip_suffix(suffix))
-            .any(|base| self.kind_of(base) == Some(Kind::Histogram));
-        let over_others = kind == Kind::Histogram
+            .any(|base| self.kind_of(base).is_some_and(Kind::is_observer));
+        let over_others = kind.is_observer()
             && OBSERVER_SUFFIXES.iter().any(|suffix| self.find(&format!("{name}{suffix}")).is_some());
         reserved || under_observer || over_others
     }
@@ -555,12 +564,12 @@ impl Family {
 
     /// What the family is.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.shape.kind()
     }
 
-    /// A histogram's bounds.
-    pub fn bounds(&self) -> &Arc<Bounds> {
-        &self.bounds
+    /// What its series keep.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     /// Its series, in places that never move while they live; a place may be empty, and taken by another series later.
@@ -714,10 +723,12 @@ impl Family {
     /// Where the values of the series at `place` go.
     pub(super) fn place(&self, place: u32) -> Place {
         let cell = self.series[place as usize].as_ref().expect("only places with a series are asked for").cell;
-        match self.kind {
-            Kind::Counter => Place::Counter(cell),
-            Kind::Gauge => Place::Gauge(cell),
-            Kind::Histogram => Place::Histogram(cell, self.bounds.clone()),
+        match &self.shape {
+            Shape::Counter => Place::Counter(cell),
+            Shape::Gauge => Place::Gauge(cell),
+            Shape::Histogram(histogram) => Place::Histogram(cell, histogram.clone()),
+            Shape::Summary(summary) => Place::Summary(cell, summary.clone()),
+            Shape::Set(set) => Place::Set(cell, set.clone()),
         }
     }
 }
@@ -726,18 +737,6 @@ impl Series {
     /// The labels as they stand between the braces; empty if there are none.
     pub fn labels(&self) -> &str {
         &self.labels
-    }
-}
-
-impl Kind {
-    /// Sample lines that one series costs.
-    pub fn lines(self, bounds: &Bounds) -> u64 {
-        if self == Self::Histogram { bounds.lines() } else { 1 }
-    }
-
-    /// Cells that one series needs: the tick of its last use, then its numbers.
-    pub(super) fn cells(self, bounds: &Bounds) -> usize {
-        1 + if self == Self::Histogram { bounds.buckets() + 1 } else { 1 }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::bounds::Bounds;
 use super::*;
 use crate::admit::{Limit, Limits};
 use crate::map::labels::{Origin, rendered};
@@ -27,9 +28,14 @@ fn wide() -> Limits {
     limits(1000, 1000, 100)
 }
 
+/// Of classic buckets alone.
+fn histogram(bounds: &[f64]) -> Shape {
+    Shape::Histogram(Arc::new(Histogram { bounds: Arc::new(Bounds::new(bounds)), native: None }))
+}
+
 struct Bench {
     store: Store,
-    bounds: Arc<Bounds>,
+    histogram: Shape,
     gate: Gate,
     ttl: Option<Tick>,
     generation: u64,
@@ -39,7 +45,7 @@ impl Bench {
     fn new(limits: Limits) -> Self {
         Self {
             store: Store::new(2, Arc::default()),
-            bounds: Arc::new(Bounds::new(&[1.0, 10.0])),
+            histogram: histogram(&[1.0, 10.0]),
             gate: Gate::new(limits, 0),
             ttl: None,
             generation: 0,
@@ -57,9 +63,12 @@ impl Bench {
             name,
             written: name,
             help: None,
-            kind,
+            shape: match kind {
+                Kind::Counter => &Shape::Counter,
+                Kind::Gauge => &Shape::Gauge,
+                _ => &self.histogram,
+            },
             sample: None,
-            bounds: &self.bounds,
             ttl: self.ttl,
             generation: self.generation,
             overflow_labels,
@@ -86,12 +95,20 @@ impl Bench {
         let (reader, mut lines) = (self.store.read(), Vec::new());
         for family in reader.families().iter().flatten() {
             for series in family.series().iter().flatten() {
-                let value = if family.kind() == Kind::Histogram {
-                    let mut counts = Vec::new();
-                    let sum = reader.histogram(family.bounds(), series, &mut counts);
-                    format!("{counts:?} {sum}")
-                } else {
-                    reader.value(family.kind(), series).to_string()
+                let (mut counts, mut merged) = (Vec::new(), Merged::default());
+                let value = match family.shape() {
+                    Shape::Histogram(histogram) => {
+                        let sum = reader.histogram(histogram, series, &mut counts);
+                        format!("{counts:?} {sum}")
+                    }
+                    Shape::Summary(summary) => {
+                        let (count, sum) = reader.summary(summary, series, &mut merged);
+                        let quantiles: Vec<f64> =
+                            summary.quantiles().map(|(q, _)| merged.quantile(summary.layout(), q)).collect();
+                        format!("{quantiles:?} {count} {sum}")
+                    }
+                    Shape::Set(set) => reader.members(set, series).round().to_string(),
+                    Shape::Counter | Shape::Gauge => reader.value(family.kind(), series).to_string(),
                 };
                 lines.push(format!("{}{{{}}} {value}", family.name(), series.labels()));
             }
@@ -717,7 +734,7 @@ fn other_bounds_of_later_rules_make_a_family_anew_and_nothing_else_does() {
     }
     let old = bench.place("h", Kind::Histogram, r#"k="1""#).unwrap();
     // Rules of the same age that want other bounds, as two mapping rules for one name may: the first keeps it.
-    let first = std::mem::replace(&mut bench.bounds, Arc::new(Bounds::new(&[2.0])));
+    let first = std::mem::replace(&mut bench.histogram, histogram(&[2.0]));
     bench.record("h", Kind::Histogram, r#"k="1""#, 5.0, 1.0).unwrap();
     assert!(bench.read().contains(&r#"h{k="1"} [0.0, 2.0, 0.0] 10"#.to_owned()), "{:?}", bench.read());
     // Later rules.
@@ -736,7 +753,7 @@ fn other_bounds_of_later_rules_make_a_family_anew_and_nothing_else_does() {
     assert_eq!(bench.store.books.sample_lines.load(Relaxed), 1 + 4 + 5);
     let bytes = bench.store.books.bytes.load(Relaxed);
     // Asked for with the bounds it has, it stays.
-    bench.bounds = first;
+    bench.histogram = first;
     bench.record("i", Kind::Histogram, r#"k="1""#, 5.0, 1.0).unwrap();
     assert_eq!(sorted(swept(&bench, 2..5))[2], r#"i{k="1"} [0.0, 2.0, 0.0] 10"#);
     assert_eq!(expired(&bench, ExpiryCause::Reload), 1);
@@ -753,7 +770,7 @@ fn a_replaced_family_waits_for_a_worker_in_a_batch() {
     bench.record("h", Kind::Histogram, "", 5.0, 1.0).unwrap();
     let mut worker = bench.store.passage(1);
     assert!(worker.enter().is_none());
-    (bench.generation, bench.bounds) = (1, Arc::new(Bounds::new(&[2.0])));
+    (bench.generation, bench.histogram) = (1, histogram(&[2.0]));
     bench.place("h", Kind::Histogram, "").unwrap();
     (2..6).for_each(|now| bench.store.sweep(now, &limits));
     assert_eq!(expired(&bench, ExpiryCause::Reload), 0);
@@ -784,3 +801,5 @@ fn a_new_counter_is_shown_as_zero_for_a_while_and_nothing_else_is() {
     assert_eq!(shown(114), [0.0, 5.0, 3.0]);
     assert_eq!(shown(115), [5.0, 5.0, 3.0]);
 }
+
+mod observers;

@@ -8,7 +8,8 @@ use std::io::{self, Write};
 use super::memory::Memory;
 use super::run::MOST_WORKERS;
 use super::{BAD_CONFIGURATION, OK};
-use crate::config::{self, Config, OwnMetrics, Sources};
+use crate::aggregate::shape::Shape;
+use crate::config::{self, Config, Observation, OwnMetrics, Sources};
 use crate::model::{DropReason, SampleType, TagDropReason};
 use crate::telemetry::{Count, FIELD_LETTERS, LATENCY_BOUNDS, Listener};
 
@@ -22,7 +23,7 @@ const CORE_LINES: u64 = 30;
 pub struct WorstCase {
     /// User series, up to `cardinality.max_series`.
     pub user: u64,
-    /// Overflow series: one for each family, every one of them a histogram.
+    /// Overflow series: one for each family, every one of them as large as can be.
     pub overflow: u64,
     /// The sidecar's own metrics.
     pub own: u64,
@@ -31,9 +32,11 @@ pub struct WorstCase {
 impl WorstCase {
     /// The bounds that follow from `config`.
     pub fn of(config: &Config) -> Self {
-        let family = most_bounds(config) as u64 + HISTOGRAM_LINES;
+        let created = u64::from(config.http.created_lines);
+        let family = most_lines(config).0 + created;
         Self {
-            user: config.cardinality.max_series,
+            // A counter's line may have another beside it.
+            user: config.cardinality.max_series.saturating_mul(1 + created),
             overflow: family.saturating_mul(config.cardinality.max_families as u64),
             own: own_lines(config),
         }
@@ -45,9 +48,19 @@ impl WorstCase {
     }
 }
 
-/// Bounds of the largest histogram that there may be.
-fn most_bounds(config: &Config) -> usize {
-    config.mapping.most_bounds(config.observer.bounds.len())
+/// Sample lines of the largest series that there may be, without `_created`, and what it is.
+fn most_lines(config: &Config) -> (u64, String) {
+    let largest = config.mapping.observations().max_by_key(|observation| Shape::of(observation).lines());
+    let observation = largest.unwrap_or(&config.mapping.observation);
+    let lines = Shape::of(observation).lines();
+    match observation {
+        Observation::Histogram { bounds, .. } => {
+            (lines, format!("histogram of {lines} lines ({} bounds)", bounds.len()))
+        }
+        Observation::Summary { quantiles, .. } => {
+            (lines, format!("summary of {lines} lines ({} quantiles)", quantiles.len()))
+        }
+    }
 }
 
 /// Most sample lines of `statsieve_*` and `process_*`.
@@ -95,9 +108,6 @@ pub fn check(sources: &Sources, out: &mut dyn Write) -> io::Result<u8> {
     };
     writeln!(out, "read: {file}the built-in defaults{overrides}")?;
     writeln!(out, "hash: {}", loaded.hash)?;
-    if !loaded.pending.is_empty() {
-        writeln!(out, "warning: set, but without effect in this version: {}", loaded.pending.join(", "))?;
-    }
     for remark in loaded.config.remarks() {
         writeln!(out, "note: {remark}")?;
     }
@@ -108,16 +118,12 @@ pub fn check(sources: &Sources, out: &mut dyn Write) -> io::Result<u8> {
 
 fn write_worst_case(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     let worst = WorstCase::of(config);
-    let bounds = most_bounds(config);
-    let family = bounds as u64 + HISTOGRAM_LINES;
+    let (_, what) = most_lines(config);
     let families = config.cardinality.max_families;
+    let created = if config.http.created_lines { ", with a _created line each" } else { "" };
     let rows = [
-        ("user series", worst.user, "cardinality.max_series".to_owned()),
-        (
-            "overflow series",
-            worst.overflow,
-            format!("{families} families, each a histogram of {family} lines ({bounds} bounds); a counter's has 1"),
-        ),
+        ("user series", worst.user, format!("cardinality.max_series{created}")),
+        ("overflow series", worst.overflow, format!("{families} families, each a {what}; a counter's has 1")),
         ("own metrics", worst.own, "every label value at once".to_owned()),
         ("total", worst.total(), "a sample_limit above this never fails a scrape".to_owned()),
     ];
@@ -221,7 +227,6 @@ mod tests {
         assert_eq!(code, OK);
         for line in [
             "read: the built-in defaults, under 4 overrides",
-            "warning: set, but without effect in this version: observer.max_age",
             "note: listen.udp: 0.0.0.0:8125 can be reached from other machines",
             "note: bucketing.0.tags: \"user_id\" never arrives, labels.drop takes it out (\"user*\")",
             "note: sampling.rate: has no effect unless sampling.mode is \"fixed\"",

@@ -19,7 +19,7 @@ use crate::map::{Kind, Resolved};
 use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
 use crate::parse::number::Number;
 use crate::parse::tags::{self, Tag, TagStyle};
-use crate::parse::{Line, Sample, message, offset, unknown_letters};
+use crate::parse::{Line, Sample, Values, message, offset, unknown_letters};
 use crate::pipeline::Rules;
 
 /// Explains `lines`, or those of `input` if there are none or one of them is `-`; with `json`, an object for each sample.
@@ -77,6 +77,8 @@ pub fn explain(
 struct Explained {
     kind: SampleType,
     values: Vec<Number>,
+    /// What is counted once, of a set.
+    member: Option<String>,
     relative: bool,
     /// What the client wrote, and what it makes of one event.
     rate: String,
@@ -207,13 +209,13 @@ impl<'a> Explainer<'a> {
         };
         let name = lossy(&self.resolved.name);
         let written = lossy(&[line.name, line.name_rest].concat());
+        let shape = self.rules.shape(kind, self.resolved.rule);
         let wanted = Wanted {
             name: &name,
             written: &written,
             help: None,
-            kind,
+            shape,
             sample: Some(sample.kind),
-            bounds: self.rules.bounds_of(self.resolved.rule),
             ttl: None,
             generation: self.rules.generation,
             overflow_labels: &self.rules.overflow_labels,
@@ -235,6 +237,10 @@ impl<'a> Explainer<'a> {
         let mut explained = Explained {
             kind: sample.kind,
             values,
+            member: match sample.values {
+                Values::Text(member) if sample.kind == SampleType::Set => Some(lossy(member)),
+                _ => None,
+            },
             relative,
             rate: String::from_utf8_lossy(sample.rate).into_owned(),
             weight: sample.weight,
@@ -243,7 +249,7 @@ impl<'a> Explainer<'a> {
                 style => style.name(),
             },
             query: query(kind, &name),
-            lines: kind.lines(self.rules.bounds_of(self.resolved.rule)),
+            lines: shape.lines(),
             rule,
             written,
             name,
@@ -269,7 +275,12 @@ impl<'a> Explainer<'a> {
         sample: &Sample<'_>,
         scale: f64,
     ) -> Result<(Vec<Number>, bool, Vec<String>), Refusal> {
-        let Some(kind) = Kind::of(sample.kind) else { return Ok((Vec::new(), false, Vec::new())) };
+        if sample.kind == SampleType::Set {
+            let empty = matches!(sample.values, Values::Text([]));
+            let refusal = Refusal::new(DropReason::MalformedValue, from);
+            return if empty { Err(refusal) } else { Ok((Vec::new(), false, Vec::new())) };
+        }
+        let kind = Kind::of(sample.kind, &self.config.mapping.observation);
         let delta = sample.kind == SampleType::Gauge && self.rules.parse.gauge_sign == GaugeSign::Delta;
         let (mut values, mut warnings, mut refusal) = (Vec::new(), Vec::new(), None);
         let written = &text[from..sample.type_at - 1];
@@ -366,6 +377,9 @@ fn query(kind: Kind, name: &str) -> String {
     match kind {
         Kind::Counter => format!("sum(rate({name}[5m]))"),
         Kind::Gauge => format!("max({name})"),
+        // Instances may have seen the same members.
+        Kind::Set => format!("max({name})"),
+        Kind::Summary => format!("max(rate({name}_sum[5m]) / rate({name}_count[5m]))"),
         Kind::Histogram => format!("histogram_quantile(0.95, sum by (le) (rate({name}_bucket[5m])))"),
     }
 }
@@ -377,9 +391,7 @@ fn meaning(reason: DropReason) -> (&'static str, &'static str) {
         DropReason::MalformedValue => ("the value is no decimal number", "a number such as 1, 8.25, -3 or 1e3"),
         DropReason::MalformedField => ("a part behind the type is empty", "no | without a field behind it"),
         DropReason::SampleRate => ("the rate cannot be applied", "a rate above 0 and at most 1"),
-        DropReason::UnknownType => {
-            ("the type is not known here", "c, g, ms, h or d (this version takes no sets, events and service checks)")
-        }
+        DropReason::UnknownType => ("the type is not known here", "c, g, ms, h, d or s"),
         DropReason::MixedTagStyles => ("tags stand in the name and behind |#", "one way of writing tags on a line"),
         DropReason::InvalidUtf8 => ("the bytes are no UTF-8", "UTF-8 text"),
         DropReason::LineTooLong => ("it is longer than listen.max_line_bytes", "a shorter line, or a higher limit"),
@@ -390,7 +402,8 @@ fn meaning(reason: DropReason) -> (&'static str, &'static str) {
             "another name, or the type that the name has",
         ),
         DropReason::ReservedLabel => (
-            "a key of a tag, or of a mapping rule, is empty, starts with __, or is le on an observation",
+            "a key of a tag, or of a mapping rule, is empty, starts with __, or is le on a histogram or quantile on a \
+             summary",
             "another tag key, or the tag in labels.drop",
         ),
         DropReason::EmptyName => ("nothing is left of the name", "a name in front of the tags"),
@@ -467,7 +480,8 @@ fn rule_row(rule: &RuleUse) -> String {
 
 fn parsed(explained: &Explained) -> String {
     let values: Vec<String> = explained.values.iter().map(|number| number.value.to_string()).collect();
-    let mut text = format!("{}, value {}", explained.kind, values.join(", "));
+    let values = explained.member.as_ref().map_or_else(|| values.join(", "), |member| format!("{member:?}"));
+    let mut text = format!("{}, value {values}", explained.kind);
     if explained.relative {
         text.push_str(" (a change)");
     }
@@ -510,7 +524,10 @@ fn to_json(text: &[u8], outcome: &Result<Explained, Refused>) -> Value {
                 "recorded": true,
                 "parsed": {
                     "type": explained.kind.label(),
-                    "values": explained.values.iter().map(|number| number.value).collect::<Vec<_>>(),
+                    "values": match &explained.member {
+                        Some(member) => json!([member]),
+                        None => explained.values.iter().map(|number| number.value).collect(),
+                    },
                     "relative": explained.relative,
                     "rate": if explained.rate.is_empty() { "1" } else { &explained.rate },
                     "weight": explained.weight,

@@ -14,7 +14,7 @@ use super::run::MOST_WORKERS;
 use crate::aggregate::{self, census};
 use crate::config::{Config, Pattern, Rule};
 use crate::expose::http::connection_bytes;
-use crate::expose::protobuf::most_metric_bytes;
+use crate::expose::protobuf::{most_metric_bytes, most_observer_bytes};
 use crate::expose::report;
 use crate::expose::text::most_line_bytes;
 use crate::identity::cache::BESIDE_BYTES;
@@ -88,8 +88,8 @@ impl Memory {
         let udp = listen.udp.as_ref().map_or(0, |_| listen.workers.unwrap_or(MOST_WORKERS)) as u64;
         let workers = udp + u64::from(listen.unix_datagram.is_some()) + u64::from(streams);
         let line = config.listen.max_line_bytes as u64;
-        let overflow_labels = Rules::new(config).overflow_labels;
-        let bounds = config.mapping.most_bounds(config.observer.bounds.len());
+        let rules = Rules::new(config);
+        let (cells, overflow_labels) = (rules.most_cells(), rules.overflow_labels);
 
         let buffers = BUFFER_BYTES as u64
             + LINE_FACTOR * line
@@ -101,7 +101,7 @@ impl Memory {
             limits.max_families,
             labels.max_name_bytes,
             &overflow_labels,
-            bounds,
+            cells,
             workers as usize,
         );
         let families = families.saturating_add((limits.max_families * more_help(config)) as u64);
@@ -118,7 +118,7 @@ impl Memory {
             .saturating_mul(rules)
             .saturating_mul(heavy::most_bytes(capacity) as u64)
             .saturating_add(heavy::answering_bytes(capacity, workers as usize) as u64);
-        let over = (3 * most_line(config)).max(most_metric(config, bounds)).max(own_text(config));
+        let over = (3 * most_line(config)).max(most_metric(config)).max(own_text(config));
         let toml = toml_bytes(config);
         let answer = heavy::answer_bytes(capacity).max(report::answer_bytes(labels.max_name_bytes, toml));
         let connection = connection_bytes(over, answer) as u64;
@@ -193,9 +193,10 @@ fn most_line(config: &Config) -> usize {
 }
 
 /// The longest series in protobuf.
-fn most_metric(config: &Config, bounds: usize) -> usize {
+fn most_metric(config: &Config) -> usize {
     let (labels, text) = most_labels(config);
-    most_metric_bytes(config.labels.max_name_bytes, aggregate::HELP_BYTES, text, labels, bounds)
+    let value = config.mapping.observations().map(most_observer_bytes).max().unwrap_or(0);
+    most_metric_bytes(config.labels.max_name_bytes, aggregate::HELP_BYTES, text, labels, value)
 }
 
 /// The most labels of a user series, and the longest text of them.
@@ -316,7 +317,7 @@ mod tests {
             "cardinality.max_bytes=9223372036854775807",
             "cardinality.max_families=1000000",
             "labels.max_name_bytes=65536",
-            "distinct.registers=65536",
+            "distinct.registers=32768",
             "distinct.export_registers=true",
             "heavy_hitters.capacity=100000",
             "http.max_connections=65536",

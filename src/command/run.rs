@@ -86,9 +86,6 @@ pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u
         let (file, rules) = (file.display(), mapping.rules.len());
         info!(%file, rules, observers, ?ttl, "mapping file read; its defaults hold for observers and ttl, not [observer]");
     }
-    if !loaded.pending.is_empty() {
-        warn!(keys = loaded.pending.join(" "), "these keys have no effect in this version");
-    }
     for remark in loaded.config.remarks() {
         warn!("{remark}");
     }

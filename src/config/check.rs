@@ -151,6 +151,7 @@ impl Check<'_> {
             listen: address.unwrap_or_default(),
             metrics_path: path.to_owned(),
             formats,
+            created_lines: raw.created_lines,
             lifecycle: raw.lifecycle,
             debug_api: self.one_of(
                 "http.debug_api",
@@ -206,7 +207,7 @@ impl Check<'_> {
         self.one_of("observer.type", &raw.kind, &[("histogram", ()), ("summary", ())]);
         self.require(are_bounds(&raw.buckets), "observer.buckets");
         self.number("observer.native_factor", raw.native_factor, |factor| (1.0..=65536.0).contains(&factor));
-        self.integer("observer.native_max_buckets", raw.native_max_buckets, 1..=10_000);
+        self.integer("observer.native_max_buckets", raw.native_max_buckets, 1..=1600);
         self.require(are_quantiles(&raw.quantiles), "observer.quantiles");
         self.duration("observer.max_age", &raw.max_age, SECOND..=YEAR);
         Observer { bounds: raw.buckets.clone() }
@@ -576,7 +577,7 @@ impl Check<'_> {
         self.require((1..=8).contains(&spans.len()) && fit && distinct(&spans), "distinct.windows");
         let windows = raw.windows.iter().zip(spans);
         let registers = usize::try_from(raw.registers).unwrap_or(0);
-        self.require((16..=65536).contains(&registers) && registers.is_power_of_two(), "distinct.registers");
+        self.require((16..=32768).contains(&registers) && registers.is_power_of_two(), "distinct.registers");
         Distinct {
             windows: windows.map(|(text, span)| Window { text: text.clone(), span: span.unwrap_or(SECOND) }).collect(),
             registers,

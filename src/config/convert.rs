@@ -61,7 +61,7 @@ pub fn to_toml(path: &Path) -> Result<String, Problems> {
         match observation {
             Observation::Histogram { bounds, native_factor: factor, native_max_buckets: most } => {
                 (buckets, native_factor) = (bounds.clone(), *factor);
-                native_max_buckets = i64::from(*most).min(10_000);
+                native_max_buckets = i64::from(*most).min(1600);
             }
             Observation::Summary { quantiles: each, max_age: age } => (quantiles, max_age) = (each.clone(), *age),
         }

@@ -55,10 +55,15 @@ pub enum Observation {
 
 impl Observation {
     /// Whether a label of this name means something in what is exposed of it.
-    pub fn reserves(&self, label: &str) -> bool {
+    pub fn reserves(&self, label: impl AsRef<[u8]>) -> bool {
+        label.as_ref() == self.own_label().as_bytes()
+    }
+
+    /// The label that tells the lines of a series apart.
+    const fn own_label(&self) -> &'static str {
         match self {
-            Self::Histogram { .. } => label == "le",
-            Self::Summary { .. } => label == "quantile",
+            Self::Histogram { .. } => "le",
+            Self::Summary { .. } => "quantile",
         }
     }
 }
@@ -131,14 +136,9 @@ pub enum Action {
 }
 
 impl Mapping {
-    /// Bounds of the histogram with the most of them, where it has more than `least`.
-    pub fn most_bounds(&self, least: usize) -> usize {
-        let all = self.rules.iter().filter_map(|rule| rule.observation.as_ref()).chain([&self.observation]);
-        let bounds = all.map(|observation| match observation {
-            Observation::Histogram { bounds, .. } => bounds.len(),
-            Observation::Summary { .. } => 0,
-        });
-        bounds.max().unwrap_or(0).max(least)
+    /// Every way in which observations are kept.
+    pub fn observations(&self) -> impl Iterator<Item = &Observation> {
+        self.rules.iter().filter_map(|rule| rule.observation.as_ref()).chain([&self.observation])
     }
 
     /// Notes on rules that do not do what they say.
@@ -152,22 +152,6 @@ impl Mapping {
         }
         if shadowed.len() > MOST_SHADOWED {
             remarks.push(format!("mapping: {} more rules never match", shadowed.len() - MOST_SHADOWED));
-        }
-        let is_summary = |observation: &Observation| matches!(observation, Observation::Summary { .. });
-        let by_rule = self.rules.iter().filter(|rule| rule.observation.as_ref().is_some_and(is_summary)).count();
-        let by_file = self.file.is_some() && is_summary(&self.observation);
-        let whose = match (by_file, by_rule) {
-            (false, 0) => None,
-            (true, _) => Some("those that the mapping file asks for".to_owned()),
-            (false, n) => Some(format!("those of {n} mapping rules")),
-        };
-        if let Some(whose) = whose {
-            remarks.push(format!(
-                "mapping: this version keeps no summaries, {whose} become histograms of observer.buckets"
-            ));
-        }
-        if self.ttl.is_some() || self.rules.iter().any(|rule| rule.ttl.is_some_and(|ttl| !ttl.is_zero())) {
-            remarks.push("mapping: a ttl has no effect in this version".to_owned());
         }
     }
 }

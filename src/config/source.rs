@@ -320,48 +320,6 @@ impl Merged {
         }
         Problem::bare("the defaults", path, message)
     }
-
-    /// Dotted keys without a feature whose values differ from the defaults.
-    pub(super) fn pending(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        for pending in keys::PENDING {
-            let path = KeyPath::parse(pending);
-            differing(&path, self.get(&path), self.default_at(&path), &mut found);
-        }
-        found
-    }
-}
-
-/// Collects the keys at and below `path` whose values are not those of the defaults; a list counts as one value.
-fn differing(path: &KeyPath, value: Option<&Value>, default: Option<&Value>, found: &mut Vec<String>) {
-    match (value, default) {
-        (Some(Value::Table(table)), Some(Value::Table(default))) => {
-            for (name, value) in table {
-                differing(&path.join(name), Some(value), default.get(name), found);
-            }
-        }
-        (Some(Value::Array(list)), None) if list.is_empty() => {}
-        (Some(value), default) if default.is_none_or(|default| !same(value, default)) => found.push(path.to_string()),
-        _ => {}
-    }
-}
-
-/// Whether two values mean the same: 1 is 1.0, and "60s" is "1m".
-fn same(one: &Value, other: &Value) -> bool {
-    match (one, other) {
-        (Value::Integer(whole), Value::Float(float)) | (Value::Float(float), Value::Integer(whole)) => {
-            *whole as f64 == *float
-        }
-        (Value::String(one), Value::String(other)) => {
-            one == other
-                || matches!((humantime::parse_duration(one), humantime::parse_duration(other)),
-                            (Ok(one), Ok(other)) if one == other)
-        }
-        (Value::Array(one), Value::Array(other)) => {
-            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
-        }
-        _ => one == other,
-    }
 }
 
 fn look_up<'t, 's>(table: &'t Table, mut segments: impl Iterator<Item = &'s str>) -> Option<&'t Value> {
@@ -650,13 +608,6 @@ mod tests {
     }
 
     #[test]
-    fn config_toml_names_the_keys_that_have_no_effect_yet() {
-        let words = DEFAULTS.replace("\n#", " ").split_whitespace().collect::<Vec<_>>().join(" ");
-        let named = words.split_once("setting one logs a warning: ").map(|(_, behind)| behind).unwrap_or_default();
-        assert!(named.starts_with(&format!("{}. ", keys::PENDING.join(", "))), "{:?}", keys::PENDING);
-    }
-
-    #[test]
     fn config_toml_is_no_wider_than_a_terminal() {
         for (place, line) in DEFAULTS.lines().enumerate() {
             assert!(line.chars().count() <= 120, "line {}", place + 1);
@@ -678,21 +629,6 @@ mod tests {
             let mut keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
             keys.sort_unstable();
             assert_eq!(keys, paths, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_same_value_written_otherwise_is_no_difference() {
-        for (one, other, equal) in [
-            ("1", "1.0", true),
-            ("\"60s\"", "\"1m\"", true),
-            ("\"60s\"", "\"2m\"", false),
-            ("[1, 2.5]", "[1.0, 2.5]", true),
-            ("[1]", "[1, 2]", false),
-            ("true", "false", false),
-        ] {
-            let read = |text: &str| toml::from_str::<Table>(&format!("v = {text}")).expect("TOML")["v"].clone();
-            assert_eq!(same(&read(one), &read(other)), equal, "{one} {other}");
         }
     }
 }

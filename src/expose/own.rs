@@ -90,6 +90,8 @@ pub fn protobuf(text: &str, started: Duration, out: &mut Vec<u8>) {
                 let Some((name, labels, value)) = parts(line) else { continue };
                 match kind {
                     Type::Counter => write_metric(labels, out, |out| write_counter(value, started, out)),
+                    // There is none among them.
+                    Type::Summary => {}
                     Type::Gauge => write_metric(labels, out, |out| write_gauge(value, out)),
                     Type::Untyped => write_metric(labels, out, |out| write_untyped(value, out)),
                     Type::Histogram => histogram.take(name, labels, value, started, out),

@@ -4,7 +4,8 @@
 //! Not here: the encoding of a field (`wire`), what the own metrics are (`own`).
 //! Always: a piece is made under the store's lock and ends behind a message; a family that runs over it goes on in a
 //! further message of the same name, so no message is longer than a piece and a series, and memory does not grow with
-//! the number of series; names, labels and values are those of text 0.0.4; every counter and histogram has a start.
+//! the number of series; names, labels and values are those of text 0.0.4; counters, histograms and
+//! summaries have a start.
 //! Follows: `io.prometheus.client`, `metrics.proto`.
 //!
 //! Labels are written from the text that each series keeps of them, some 30 ns each. Were their bytes kept as well, a
@@ -18,9 +19,13 @@ use std::time::Duration;
 
 use memchr::{memchr, memchr2};
 
-use self::wire::{bytes, delimited, double, message, uint};
+use self::wire::{bytes, delimited, double, message, sint, uint};
 use super::{PIECE_BYTES, Pieces};
+use crate::aggregate::shape::{Histogram, Shape};
+use crate::aggregate::sketch::bins::{self, Bin, Merged};
+use crate::aggregate::sketch::grid;
 use crate::aggregate::{Family, Reader, Series, Store};
+use crate::config::Observation;
 use crate::map::Kind;
 
 // Field numbers, by message.
@@ -31,6 +36,7 @@ const FAMILY_METRIC: u8 = 4;
 const METRIC_LABEL: u8 = 1;
 const METRIC_GAUGE: u8 = 2;
 const METRIC_COUNTER: u8 = 3;
+const METRIC_SUMMARY: u8 = 4;
 const METRIC_UNTYPED: u8 = 5;
 const METRIC_HISTOGRAM: u8 = 7;
 const LABEL_NAME: u8 = 1;
@@ -42,18 +48,41 @@ const HISTOGRAM_COUNT: u8 = 1;
 const HISTOGRAM_SUM: u8 = 2;
 const HISTOGRAM_BUCKET: u8 = 3;
 const HISTOGRAM_COUNT_FLOAT: u8 = 4;
+const HISTOGRAM_SCHEMA: u8 = 5;
+const HISTOGRAM_ZERO_THRESHOLD: u8 = 6;
+const HISTOGRAM_ZERO_COUNT: u8 = 7;
+const HISTOGRAM_ZERO_COUNT_FLOAT: u8 = 8;
+const HISTOGRAM_NEGATIVE: Side = Side { span: 9, delta: 10, count: 11 };
+const HISTOGRAM_POSITIVE: Side = Side { span: 12, delta: 13, count: 14 };
 const HISTOGRAM_START: u8 = 15;
+const SPAN_OFFSET: u8 = 1;
+const SPAN_LENGTH: u8 = 2;
+const SUMMARY_COUNT: u8 = 1;
+const SUMMARY_SUM: u8 = 2;
+const SUMMARY_QUANTILE: u8 = 3;
+const SUMMARY_START: u8 = 4;
+const QUANTILE: u8 = 1;
+const QUANTILE_VALUE: u8 = 2;
 const BUCKET_COUNT: u8 = 1;
 const BUCKET_BOUND: u8 = 2;
 const BUCKET_COUNT_FLOAT: u8 = 4;
 const TIME_SECONDS: u8 = 1;
 const TIME_NANOS: u8 = 2;
 
+/// Where the native buckets of values on one side of 0 stand.
+#[derive(Clone, Copy)]
+struct Side {
+    span: u8,
+    delta: u8,
+    count: u8,
+}
+
 /// What a family is, by its number in `MetricType`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Type {
     Counter = 0,
     Gauge = 1,
+    Summary = 2,
     Untyped = 3,
     Histogram = 4,
 }
@@ -62,8 +91,9 @@ impl From<Kind> for Type {
     fn from(kind: Kind) -> Self {
         match kind {
             Kind::Counter => Self::Counter,
-            Kind::Gauge => Self::Gauge,
+            Kind::Gauge | Kind::Set => Self::Gauge,
             Kind::Histogram => Self::Histogram,
+            Kind::Summary => Self::Summary,
         }
     }
 }
@@ -77,13 +107,18 @@ pub(super) struct UserProtobuf {
     series: usize,
     /// The serial number of the family that is being written.
     serial: u64,
-    /// The counts of a histogram; kept for its memory.
+}
+
+/// What series are read into; kept for a piece for its memory.
+#[derive(Debug, Default)]
+struct Scratch {
     counts: Vec<f64>,
+    merged: Merged,
 }
 
 impl UserProtobuf {
     pub(super) fn new(store: Arc<Store>) -> Self {
-        Self { store, family: 0, series: 0, serial: 0, counts: Vec::new() }
+        Self { store, family: 0, series: 0, serial: 0 }
     }
 }
 
@@ -93,12 +128,13 @@ impl Pieces for UserProtobuf {
         let store = self.store.clone();
         // At a hundred nanoseconds a series a piece holds this lock for less than 100 us.
         let reader = store.read();
+        let mut scratch = Scratch::default();
         while let Some(slot) = reader.families().get(self.family) {
             // A family that went between two pieces may have left its place to another, which a later scrape shows whole.
             let family = slot.as_ref().filter(|family| self.series == 0 || family.serial() == self.serial);
             if let Some(family) = family {
                 self.serial = family.serial();
-                self.write_series(&reader, family, enough, out);
+                self.write_series(&reader, family, enough, &mut scratch, out);
                 if out.len() >= enough {
                     return true;
                 }
@@ -112,7 +148,14 @@ impl Pieces for UserProtobuf {
 
 impl UserProtobuf {
     /// Writes one message with the series that are left of a family, until `out` is `enough` bytes long; none if none are.
-    fn write_series(&mut self, reader: &Reader<'_>, family: &Family, enough: usize, out: &mut Vec<u8>) {
+    fn write_series(
+        &mut self,
+        reader: &Reader<'_>,
+        family: &Family,
+        enough: usize,
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) {
         let series = family.series();
         let Some(ahead) = series.get(self.series..).and_then(|left| left.iter().position(Option::is_some)) else {
             self.series = self.series.max(series.len());
@@ -124,7 +167,7 @@ impl UserProtobuf {
             while let Some(slot) = series.get(self.series) {
                 self.series += 1;
                 if let Some(series) = slot {
-                    write_user_metric(reader, family, series, &mut self.counts, out);
+                    write_user_metric(reader, family, series, scratch, out);
                 }
                 if out.len() >= enough {
                     break;
@@ -134,21 +177,113 @@ impl UserProtobuf {
     }
 }
 
-fn write_user_metric(reader: &Reader<'_>, family: &Family, series: &Series, counts: &mut Vec<f64>, out: &mut Vec<u8>) {
-    let (kind, bounds) = (family.kind(), family.bounds());
-    write_metric(series.labels(), out, |out| match kind {
-        Kind::Counter => write_counter(reader.shown(kind, series), reader.made(series), out),
-        Kind::Gauge => write_gauge(reader.shown(kind, series), out),
-        Kind::Histogram => {
-            let sum = reader.histogram(bounds, series, counts);
-            let mut total = 0.0;
-            let buckets = bounds.upper().iter().copied().chain([f64::INFINITY]).zip(&*counts).map(|(bound, count)| {
-                total += count;
-                (bound, total)
+fn write_user_metric(reader: &Reader<'_>, family: &Family, series: &Series, scratch: &mut Scratch, out: &mut Vec<u8>) {
+    let kind = family.kind();
+    write_metric(series.labels(), out, |out| match family.shape() {
+        Shape::Counter => write_counter(reader.shown(kind, series), reader.made(series), out),
+        Shape::Gauge => write_gauge(reader.shown(kind, series), out),
+        Shape::Set(set) => write_gauge(reader.members(set, series), out),
+        Shape::Histogram(histogram) => write_user_histogram(reader, histogram, series, scratch, out),
+        Shape::Summary(summary) => {
+            let (count, sum) = reader.summary(summary, series, &mut scratch.merged);
+            message(METRIC_SUMMARY, out, |out| {
+                uint(SUMMARY_COUNT, count.round() as u64, out);
+                double(SUMMARY_SUM, sum, out);
+                for (quantile, _) in summary.quantiles() {
+                    message(SUMMARY_QUANTILE, out, |out| {
+                        double(QUANTILE, quantile, out);
+                        double(QUANTILE_VALUE, scratch.merged.quantile(summary.layout(), quantile), out);
+                    });
+                }
+                write_time(SUMMARY_START, reader.made(series), out);
             });
-            write_histogram(counts.iter().sum(), sum, buckets, reader.made(series), out);
         }
     });
+}
+
+/// Appends a histogram with its native buckets, if it has any.
+///
+/// A sample may come in while it is read. Prometheus refuses a native histogram whose count is not the sum of its buckets,
+/// so these are read first and make the count, and the classic ones, which then hold no less, are cut to it.
+fn write_user_histogram(
+    reader: &Reader<'_>,
+    histogram: &Histogram,
+    series: &Series,
+    scratch: &mut Scratch,
+    out: &mut Vec<u8>,
+) {
+    let Scratch { counts, merged } = scratch;
+    reader.native(histogram, series, merged);
+    let sum = reader.histogram(histogram, series, counts);
+    let classic: f64 = counts.iter().sum();
+    let total = if histogram.native.is_some() { merged.weight() } else { classic };
+    let mut below = 0.0;
+    let bounds = histogram.bounds.upper().iter().copied().chain([f64::INFINITY]);
+    let buckets = bounds.zip(&*counts).map(|(bound, count)| {
+        below += count;
+        (bound, if bound.is_finite() { f64::min(below, total) } else { total })
+    });
+    write_histogram_with(total, sum, buckets, reader.made(series), out, |out| {
+        if let Some(layout) = &histogram.native {
+            write_native(grid::schema(merged.halvings(layout)), merged.bins(), out);
+        }
+    });
+}
+
+/// Appends the fields of native buckets, sorted by key. Their counts are whole numbers or, if one of them is not, doubles.
+fn write_native(schema: i32, bins: &[Bin], out: &mut Vec<u8>) {
+    let total: f64 = bins.iter().map(|bin| bin.weight).sum();
+    // From 2^53 on a double is no longer exact, and a sum of many no longer the sum of its parts.
+    let whole = total < (1_u64 << 53) as f64 && bins.iter().all(|bin| bin.weight.trunc() == bin.weight);
+    let zero = bins.iter().find(|bin| bin.key == 0).map_or(0.0, |bin| bin.weight);
+    sint(HISTOGRAM_SCHEMA, schema.into(), out);
+    double(HISTOGRAM_ZERO_THRESHOLD, grid::ZERO, out);
+    if whole {
+        uint(HISTOGRAM_ZERO_COUNT, zero as u64, out);
+    } else {
+        double(HISTOGRAM_ZERO_COUNT_FLOAT, zero, out);
+        // Readers go by this one to tell that all are doubles. If the count is no whole number, it is there already.
+        if total.round() as u64 as f64 == total {
+            double(HISTOGRAM_COUNT_FLOAT, total, out);
+        }
+    }
+    // Negative ones come largest first, and are told by their size.
+    write_side(HISTOGRAM_NEGATIVE, bins.iter().rev().filter(|bin| bin.key < 0), whole, out);
+    write_side(HISTOGRAM_POSITIVE, bins.iter().filter(|bin| bin.key > 0), whole, out);
+}
+
+/// Appends the buckets of one side by index: spans of those that stand in a row, each told by how far it is from the one
+/// before; then their counts, whole ones by what they differ from the one before.
+fn write_side<'a>(side: Side, bins: impl Iterator<Item = &'a Bin> + Clone, whole: bool, out: &mut Vec<u8>) {
+    let indexes = bins.clone().filter_map(|bin| grid::index(bin.key));
+    let (mut next, mut span) = (0, None::<(i32, u64)>);
+    let write = |(offset, length): (i32, u64), out: &mut Vec<u8>| {
+        message(side.span, out, |out| {
+            sint(SPAN_OFFSET, offset.into(), out);
+            uint(SPAN_LENGTH, length, out);
+        });
+    };
+    for index in indexes {
+        span = match span {
+            Some((offset, length)) if index == next => Some((offset, length + 1)),
+            before => {
+                before.into_iter().for_each(|span| write(span, out));
+                Some((index - next, 1))
+            }
+        };
+        next = index + 1;
+    }
+    span.into_iter().for_each(|span| write(span, out));
+    let mut before = 0;
+    for bin in bins {
+        if whole {
+            let count = bin.weight as i64;
+            sint(side.delta, count - before, out);
+            before = count;
+        } else {
+            double(side.count, bin.weight, out);
+        }
+    }
 }
 
 /// Appends one delimited family with the metrics that `metrics` writes.
@@ -226,6 +361,18 @@ pub(super) fn write_histogram(
     start: Duration,
     out: &mut Vec<u8>,
 ) {
+    write_histogram_with(count, sum, buckets, start, out, |_| {});
+}
+
+/// The same, with the fields that `native` writes.
+fn write_histogram_with(
+    count: f64,
+    sum: f64,
+    buckets: impl Iterator<Item = (f64, f64)>,
+    start: Duration,
+    out: &mut Vec<u8>,
+    native: impl FnOnce(&mut Vec<u8>),
+) {
     message(METRIC_HISTOGRAM, out, |out| {
         write_count(HISTOGRAM_COUNT, HISTOGRAM_COUNT_FLOAT, count, out);
         double(HISTOGRAM_SUM, sum, out);
@@ -235,6 +382,7 @@ pub(super) fn write_histogram(
                 double(BUCKET_BOUND, bound, out);
             });
         }
+        native(out);
         write_time(HISTOGRAM_START, start, out);
     });
 }
@@ -272,13 +420,29 @@ fn unescape(value: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The most bytes of one series, and of its family's name and help around it, which go out as a message of their own at
-/// the end of a piece: of a name, a help text, rendered labels and so many labels and bounds.
-pub fn most_metric_bytes(name: usize, help: usize, text: usize, labels: usize, bounds: usize) -> usize {
+/// the end of a piece: of a name, a help text, rendered labels and so many labels, and a value of so many bytes.
+pub fn most_metric_bytes(name: usize, help: usize, text: usize, labels: usize, value: usize) -> usize {
     // A length takes three bytes at most, as no message is longer than two megabytes; a label has three of them, and the
-    // text has four bytes for each label that are not written. A bucket is its key and length, two doubles and a count.
-    const FIELDS: usize = 128;
+    // text has four bytes for each label that are not written.
+    const FIELDS: usize = 192;
+    name + help + text + 8 * labels + value + FIELDS
+}
+
+/// The most bytes of the buckets or quantiles of a series.
+pub fn most_observer_bytes(observation: &Observation) -> usize {
+    // A key and a length, two doubles and a count. What they are read into lives no longer than a piece is made.
     const BUCKET: usize = 2 + 9 + 9 + 11;
-    name + help + text + 8 * labels + (bounds + 1) * BUCKET + FIELDS
+    // A span for each, and a count.
+    const NATIVE: usize = 2 + 6 + 11 + 11;
+    match observation {
+        Observation::Histogram { bounds, native_factor, native_max_buckets } => {
+            let most = usize::try_from(*native_max_buckets).unwrap_or(usize::MAX);
+            let most = most.clamp(bins::WIDEST.into(), bins::MOST.into());
+            let native = if *native_factor > 1.0 { most * NATIVE } else { 0 };
+            (bounds.len() + 1) * BUCKET + native
+        }
+        Observation::Summary { quantiles, .. } => quantiles.len() * BUCKET,
+    }
 }
 
 #[cfg(test)]

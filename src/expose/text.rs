@@ -2,14 +2,15 @@
 //!
 //! In: the store. Out: the text of all its families, piece by piece.
 //! Always: a piece is made under the store's lock and is short, whatever a series is like; a family's lines stand
-//! together, and a histogram's are of one moment; names and labels are the same in both formats, so a counter without
+//! together, and those of a series are of one moment; names and labels are the same in both formats, so a counter without
 //! `_total` is `unknown` in OpenMetrics.
 //! Follows: Prometheus text format 0.0.4; OpenMetrics 1.0.0.
 
 use std::sync::Arc;
 
 use super::{PIECE_BYTES, Pieces};
-use crate::aggregate::bounds::Bounds;
+use crate::aggregate::shape::Shape;
+use crate::aggregate::sketch::bins::Merged;
 use crate::aggregate::{Family, Reader, Series, Store};
 use crate::config::Format;
 use crate::map::Kind;
@@ -24,21 +25,26 @@ pub(super) struct UserText {
     series: usize,
     /// The serial number of the family that is being written.
     serial: u64,
-    /// The histogram that is being written.
-    read: Histogram,
-    /// Whose it is, if the piece before ended within it.
+    /// The name of the family's `_created` lines, if it has any.
+    created: Option<String>,
+    /// The observations that are being written.
+    read: Observed,
+    /// Whose they are, if the piece before ended within them.
     open: Option<Open>,
 }
 
-/// The numbers of a histogram, read at once, and how far they are written.
+/// The numbers of a histogram or summary, read at once, and how far they are written.
 #[derive(Debug, Default)]
-struct Histogram {
-    counts: Vec<f64>,
+struct Observed {
+    /// Counts by bucket, or values of quantiles.
+    numbers: Vec<f64>,
     sum: f64,
-    /// The sum of the counts written.
-    total: f64,
+    /// How many: of a histogram those in the buckets written.
+    count: f64,
     /// The next line.
     line: usize,
+    /// What a `_created` line says.
+    made: f64,
 }
 
 /// A series that may be gone by the time the next piece is made.
@@ -46,21 +52,21 @@ struct Histogram {
 struct Open {
     name: Box<str>,
     labels: Box<str>,
-    bounds: Arc<Bounds>,
+    shape: Shape,
 }
 
 impl UserText {
     /// Starts a walk, in text 0.0.4 or OpenMetrics.
     pub(super) fn new(store: Arc<Store>, format: Format) -> Self {
-        Self { store, format, family: 0, series: 0, serial: 0, read: Histogram::default(), open: None }
+        Self { store, format, family: 0, series: 0, serial: 0, created: None, read: Observed::default(), open: None }
     }
 }
 
 impl Pieces for UserText {
     fn next(&mut self, out: &mut Vec<u8>) -> bool {
         let enough = out.len() + PIECE_BYTES;
-        if let Some(Open { name, labels, bounds }) = &self.open {
-            if !self.read.write(name, labels, bounds, enough, out) {
+        if let Some(Open { name, labels, shape }) = &self.open {
+            if !self.read.write(name, labels, shape, self.created.as_deref(), enough, out) {
                 return true;
             }
             self.open = None;
@@ -68,18 +74,19 @@ impl Pieces for UserText {
         let store = self.store.clone();
         // At ten nanoseconds a line a piece holds this lock for some 20 us.
         let reader = store.read();
+        let mut merged = Merged::default();
         while let Some(slot) = reader.families().get(self.family) {
             // A family that went between two pieces may have left its place to another, which a later scrape shows whole.
             let family = slot.as_ref().filter(|family| self.series == 0 || family.serial() == self.serial);
             if let Some(family) = family {
                 if self.series == 0 {
                     self.serial = family.serial();
-                    write_header(&reader, family, self.format, out);
+                    self.write_header(&reader, family, out);
                 }
                 while let Some(series) = family.series().get(self.series) {
                     self.series += 1;
                     if let Some(series) = series {
-                        self.write_series(&reader, family, series, enough, out);
+                        self.write_series(&reader, family, series, &mut merged, enough, out);
                     }
                     if out.len() >= enough {
                         return true;
@@ -94,54 +101,122 @@ impl Pieces for UserText {
 }
 
 impl UserText {
-    /// Writes the lines of a series; those of a histogram only until `enough`, and the rest with the next piece.
+    /// Writes the lines of a series; those of observations only until `enough`, and the rest with the next piece.
     fn write_series(
         &mut self,
         reader: &Reader<'_>,
         family: &Family,
         series: &Series,
+        merged: &mut Merged,
         enough: usize,
         out: &mut Vec<u8>,
     ) {
-        let (name, labels, bounds) = (family.name(), series.labels(), family.bounds());
-        if family.kind() != Kind::Histogram {
-            return write_sample(name, "", labels, None, reader.shown(family.kind(), series), out);
+        let (name, labels, read) = (family.name(), series.labels(), &mut self.read);
+        match family.shape() {
+            Shape::Counter | Shape::Gauge => {
+                write_sample(name, "", labels, None, reader.shown(family.kind(), series), out);
+                if let Some(created) = &self.created {
+                    write_sample(created, "", labels, None, reader.made(series).as_secs_f64(), out);
+                }
+                return;
+            }
+            Shape::Set(set) => return write_sample(name, "", labels, None, reader.members(set, series), out),
+            Shape::Histogram(histogram) => {
+                read.sum = reader.histogram(histogram, series, &mut read.numbers);
+                read.count = 0.0;
+            }
+            Shape::Summary(summary) => {
+                (read.count, read.sum) = reader.summary(summary, series, merged);
+                read.numbers.clear();
+                let quantiles = summary.quantiles().map(|(quantile, _)| merged.quantile(summary.layout(), quantile));
+                read.numbers.extend(quantiles);
+            }
         }
-        let read = &mut self.read;
-        read.sum = reader.histogram(bounds, series, &mut read.counts);
-        (read.total, read.line) = (0.0, 0);
-        if !read.write(name, labels, bounds, enough, out) {
-            self.open = Some(Open { name: name.into(), labels: labels.into(), bounds: bounds.clone() });
+        (read.line, read.made) = (0, reader.made(series).as_secs_f64());
+        let shape = family.shape();
+        if !read.write(name, labels, shape, self.created.as_deref(), enough, out) {
+            self.open = Some(Open { name: name.into(), labels: labels.into(), shape: shape.clone() });
         }
+    }
+
+    /// Writes what stands before the samples of a family, and tells whether they have `_created` lines.
+    fn write_header(&mut self, reader: &Reader<'_>, family: &Family, out: &mut Vec<u8>) {
+        let format = self.format;
+        let (name, word) = match format {
+            Format::OpenMetrics => open_metrics_type(reader, family),
+            _ => (family.name(), family.kind().word()),
+        };
+        let since = matches!(word, "counter" | "histogram" | "summary");
+        self.created = (format == Format::OpenMetrics && since && reader.shows_created())
+            .then(|| format!("{name}_created"))
+            .filter(|created| !reader.has_family(created));
+        write_header(name, word, family.help(), format, out);
     }
 }
 
-impl Histogram {
+impl Observed {
     /// Writes on until `out` is `enough` bytes long; `false` if that was before the last line.
-    fn write(&mut self, name: &str, labels: &str, bounds: &Bounds, enough: usize, out: &mut Vec<u8>) -> bool {
-        for (count, le) in self.counts.iter().zip(bounds.le()).skip(self.line) {
+    fn write(
+        &mut self,
+        name: &str,
+        labels: &str,
+        shape: &Shape,
+        created: Option<&str>,
+        enough: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let whole = match shape {
+            Shape::Histogram(histogram) => {
+                self.write_lines(name, "_bucket", labels, "le", histogram.bounds.le(), enough, out)
+            }
+            Shape::Summary(summary) => {
+                let texts = summary.quantiles().map(|(_, text)| text);
+                self.write_lines(name, "", labels, "quantile", texts, enough, out)
+            }
+            Shape::Counter | Shape::Gauge | Shape::Set(_) => true,
+        };
+        if whole {
+            write_sample(name, "_sum", labels, None, self.sum, out);
+            write_sample(name, "_count", labels, None, self.count, out);
+            if let Some(created) = created {
+                write_sample(created, "", labels, None, self.made, out);
+            }
+        }
+        whole
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "each is a part of a line, but for the two that say where to stop")]
+    fn write_lines<'a>(
+        &mut self,
+        name: &str,
+        suffix: &str,
+        labels: &str,
+        label: &'static str,
+        texts: impl Iterator<Item = &'a str>,
+        enough: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        for (number, text) in self.numbers.iter().zip(texts).skip(self.line) {
             if out.len() >= enough {
                 return false;
             }
             self.line += 1;
-            self.total += count;
-            write_sample(name, "_bucket", labels, Some(le), self.total, out);
+            let mut value = *number;
+            if label == "le" {
+                self.count += number;
+                value = self.count;
+            }
+            write_sample(name, suffix, labels, Some((label, text)), value, out);
         }
-        write_sample(name, "_sum", labels, None, self.sum, out);
-        write_sample(name, "_count", labels, None, self.total, out);
         true
     }
 }
 
-fn write_header(reader: &Reader<'_>, family: &Family, format: Format, out: &mut Vec<u8>) {
-    let (name, word) = match format {
-        Format::OpenMetrics => open_metrics_type(reader, family),
-        _ => (family.name(), family.kind().word()),
-    };
+fn write_header(name: &str, word: &str, help: &str, format: Format, out: &mut Vec<u8>) {
     out.extend_from_slice(b"# HELP ");
     out.extend_from_slice(name.as_bytes());
     out.push(b' ');
-    for byte in family.help().bytes() {
+    for byte in help.bytes() {
         match byte {
             b'\\' => out.extend_from_slice(b"\\\\"),
             b'\n' => out.extend_from_slice(b"\\n"),
@@ -160,7 +235,7 @@ fn write_header(reader: &Reader<'_>, family: &Family, format: Format, out: &mut 
 ///
 /// A counter is `unknown` under its full name if it has no `_total`, or if the name without it is another family's, or
 /// one that another family exposes; so is one beside a family named like the counter's `_created` line would be (a
-/// counter `x_created_total` is such a family of `x_total`), or named itself like that of a histogram.
+/// counter `x_created_total` is such a family of `x_total`), or named itself like that of observations.
 fn open_metrics_type<'a>(reader: &Reader<'_>, family: &'a Family) -> (&'a str, &'static str) {
     if family.kind() != Kind::Counter {
         return (family.name(), family.kind().word());
@@ -172,7 +247,7 @@ fn open_metrics_type<'a>(reader: &Reader<'_>, family: &'a Family) -> (&'a str, &
                 && !reader.is_taken(base)
                 && !reader.has_family(&format!("{base}_created"))
                 && !reader.has_family(&format!("{base}_created_total"))
-                && !base.strip_suffix("_created").is_some_and(|histogram| reader.has_histogram(histogram)) =>
+                && !base.strip_suffix("_created").is_some_and(|observer| reader.has_observer(observer)) =>
         {
             (base, "counter")
         }
@@ -182,18 +257,19 @@ fn open_metrics_type<'a>(reader: &Reader<'_>, family: &'a Family) -> (&'a str, &
 
 /// Appends `name suffix {labels,le="..."} value` and a newline.
 #[inline]
-fn write_sample(name: &str, suffix: &str, labels: &str, le: Option<&str>, value: f64, out: &mut Vec<u8>) {
+fn write_sample(name: &str, suffix: &str, labels: &str, own: Option<(&str, &str)>, value: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(suffix.as_bytes());
-    if !labels.is_empty() || le.is_some() {
+    if !labels.is_empty() || own.is_some() {
         out.push(b'{');
         out.extend_from_slice(labels.as_bytes());
-        if let Some(le) = le {
+        if let Some((name, text)) = own {
             if !labels.is_empty() {
                 out.push(b',');
             }
-            out.extend_from_slice(b"le=\"");
-            out.extend_from_slice(le.as_bytes());
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"=\"");
+            out.extend_from_slice(text.as_bytes());
             out.push(b'"');
         }
         out.push(b'}');

@@ -101,13 +101,29 @@ fn names_and_labels_follow_the_table_of_what_a_bot_sends() {
 }
 
 #[test]
-fn sets_events_and_checks_are_refused_at_their_type_until_they_have_a_family() {
-    check(
+fn a_set_is_named_as_it_is_sent_and_mapped_as_a_gauge_is() {
+    check(&[], &[("bot.users:alice|s", "bot_users{}"), ("users:s|s|#tags:yes,le:1", r#"users{le="1",tags="yes"}"#)]);
+    check_rules(
+        r#"{match="*.c",match_metric_type="counter",name="c"},{match="*.c",match_metric_type="gauge",name="g"}"#,
+        &[],
+        &[("a.c:alice|s", "g{}")],
+    );
+}
+
+#[test]
+fn a_label_that_tells_lines_of_a_series_apart_is_refused_where_it_does() {
+    let summary = ["observer.type=summary"];
+    check(&[], &[("a:1|h|#le:1", "reserved_label@7"), ("a:1|h|#quantile:1", r#"a{quantile="1"}"#)]);
+    check(&summary, &[("a:1|h|#quantile:1", "reserved_label@7"), ("a:1|h|#le:1", r#"a{le="1"}"#)]);
+    check(&summary, &[("a:1|g|#quantile:1", r#"a{quantile="1"}"#), ("a:1|c|#le:1", r#"a_total{le="1"}"#)]);
+    check_rules(
+        r#"{match="*.s",name="s",observer_type="summary"},{match="*.h",name="h"}"#,
         &[],
         &[
-            ("u:alice|s", "unknown_type@8"),
-            ("users:s|s|#tags:yes", "unknown_type@8"),
-            ("a:sss|s:1|c", "unknown_type@6"),
+            ("a.s:1|ms|#quantile:1", "reserved_label@10"),
+            ("a.s:1|ms|#le:1", r#"s{le="1"}"#),
+            ("a.h:1|ms|#le:1", "reserved_label@10"),
+            ("a.h:1|ms|#quantile:1", r#"h{quantile="1"}"#),
         ],
     );
 }
@@ -404,7 +420,7 @@ fn drops_and_names_that_come_to_nothing_are_refused() {
             ("drop.x:1|g|#__bad:1", "mapping_drop@0"),
             ("a.none:1|g", "empty_name@0"),
             (".empty:1|g", "empty_name@0"),
-            ("drop.x:a|s", "unknown_type@9"),
+            ("drop.x:a|s", "mapping_drop@0"),
         ],
     );
 }

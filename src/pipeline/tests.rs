@@ -119,7 +119,10 @@ fn every_line_is_counted_for_one_reason_at_every_sight() {
         ("a:1|ms|@2", "lines=1 sample_rate=1"),
         ("a:1|c|@-1", "lines=1 sample_rate=1"),
         ("a:1|q", "lines=1 unknown_type=1"),
-        ("a:x:y|s", "lines=1 unknown_type=1"),
+        ("u:x:y|s", "lines=1 set=1"),
+        ("u:1|s|@0.5", "lines=1 set=1"),
+        ("u:1|s:2|s:3|s", "lines=1 set=3"),
+        ("u:|s", "lines=1 malformed_value=1"),
         ("_sc|db|0", "lines=1 service_check=1"),
         ("_sc|db|7", "lines=1 malformed_value=1"),
         ("_sc|db|0|#:v", "lines=1 reserved_label=1"),
@@ -334,7 +337,7 @@ fn lines_left_out_count_each_value_and_the_others_are_never_thinned() {
         ("a:x|d", "lines=1 sampled=1"),
         ("g:5|g", "lines=1 gauge=1"),
         ("a:1|c:2|ms", "lines=1 counter=1 timer=1"),
-        ("a:x|s", "lines=1 unknown_type=1"),
+        ("u:x|s", "lines=1 set=1"),
         ("_e{1,1}:a|c", "lines=1 event=1"),
         ("_sc|db|1", "lines=1 service_check=1"),
         ("a:1|q", "lines=1 unknown_type=1"),
@@ -349,7 +352,10 @@ fn lines_left_out_count_each_value_and_the_others_are_never_thinned() {
     // What is never thinned is never weighed, not even beside thinned lines.
     let events = r#"statsd_events_total{alert_type="info"} 3"#;
     let check = r#"statsd_service_check_status{check="db"} 1"#;
-    assert_eq!(sidecar.scrape(), ["g 5", "a_total 3", "a_seconds_sum 0.006", "a_seconds_count 3", events, check]);
+    assert_eq!(
+        sidecar.scrape(),
+        ["g 5", "a_total 3", "a_seconds_sum 0.006", "a_seconds_count 3", "u 1", events, check]
+    );
 }
 
 #[test]
@@ -513,17 +519,18 @@ fn the_first_rule_of_a_name_gives_it_help_and_bounds() {
     let (mut pieces, mut out) = (sidecar.store.begin(Format::Text), Vec::new());
     while pieces.next(&mut out) {}
     let text = String::from_utf8(out).unwrap();
-    let found: Vec<&str> = text.lines().filter(|line| line.contains("HELP") || line.contains("le=")).collect();
+    let found: Vec<&str> = text.lines().filter(|line| line.contains("HELP") || line.contains("le=\"")).collect();
     assert_eq!(
         found,
         [
             "# HELP x one\\ntwo",
             "x_bucket{le=\"1.0\"} 2",
             "x_bucket{le=\"+Inf\"} 2",
-            "# HELP s Received as s (histogram).",
-            // The stand-in for summaries.
-            "s_bucket{le=\"7.0\"} 1",
-            "s_bucket{le=\"+Inf\"} 1",
+            "# HELP s Received as s (summary).",
+            "s{quantile=\"0.5\"} 1",
+            "s{quantile=\"0.9\"} 1",
+            "s{quantile=\"0.95\"} 1",
+            "s{quantile=\"0.99\"} 1",
             "# HELP u Received as u (histogram).",
             "u_bucket{le=\"7.0\"} 1",
             "u_bucket{le=\"+Inf\"} 1",

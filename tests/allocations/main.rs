@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use statsieve::admit::{Gate, Limits};
-use statsieve::aggregate::bounds::Bounds;
+use statsieve::aggregate::shape::Shape;
 use statsieve::aggregate::{Sight, Store, Wanted, most_bytes_outside};
 use statsieve::clock::tick;
-use statsieve::config::{Sources, load};
+use statsieve::config::{Observation, Sources, load};
 use statsieve::map::Kind;
 use statsieve::map::labels::{LabelSet, Origin};
 use statsieve::model::{DropReason, SampleType};
@@ -63,6 +63,7 @@ fn known_identities_allocate_nothing() {
         "bot.packed:1:2:3|c|#type:message",
         "bot.packed:1:2.5:3e1|ms",
         "bot.several:1|c:2|g:3|ms",
+        "bot.users:alice|s|#type:message\nbot.users:5|s|#type:message",
         "bot.fields:1|c|#k:v|c:abc|T1700000000|e:it-false|card:low|x:y",
         "bot.rate:1|c|@x",
         "bot.dropped:1|c|#message_id:5,dd.internal.x:1,k:v",
@@ -70,10 +71,12 @@ fn known_identities_allocate_nothing() {
         "bot.größe:1|g|#name:schön",
         "a:1|c\r\nb:1|g\r\n\r\n",
     ] {
-        let mut pipeline = pipeline();
-        assert_eq!(allocations(&mut pipeline, &[lines.as_bytes().to_vec()]), 0, "{lines:?}");
-        let recorded: u64 = SampleType::ALL.iter().map(|kind| pipeline.tally().recorded_of(*kind)).sum();
-        assert!(recorded >= 1003, "{lines:?}: {recorded} recorded");
+        for observer in ["observer.type=histogram", "observer.type=summary"] {
+            let mut pipeline = pipeline_with(&[observer]);
+            assert_eq!(allocations(&mut pipeline, &[lines.as_bytes().to_vec()]), 0, "{lines:?}");
+            let recorded: u64 = SampleType::ALL.iter().map(|kind| pipeline.tally().recorded_of(*kind)).sum();
+            assert!(recorded >= 1003, "{lines:?}: {recorded} recorded");
+        }
     }
 }
 
@@ -112,7 +115,7 @@ fn refused_lines_allocate_nothing() {
         ("a:1|c||", DropReason::MalformedField),
         ("a:1|ms|@2", DropReason::SampleRate),
         ("a:1|x", DropReason::UnknownType),
-        ("u:alice|s", DropReason::UnknownType),
+        ("u:|s", DropReason::MalformedValue),
         ("a,k=v:1|c|#l:w", DropReason::MixedTagStyles),
         ("a:-1|c", DropReason::NegativeCounter),
         ("a:nan|g", DropReason::NotFinite),
@@ -161,23 +164,29 @@ fn series_take_no_more_bytes_than_they_are_charged() {
         zero_first: Duration::ZERO,
     };
     let books = Arc::<SeriesBooks>::default();
-    let bounds = Arc::new(Bounds::new(&[0.5; 12]));
+    let shapes = [
+        Shape::Counter,
+        Shape::Gauge,
+        Shape::of(&Observation::Histogram { bounds: vec![0.5; 12], native_factor: 1.1, native_max_buckets: 160 }),
+        Shape::of(&Observation::Summary { quantiles: vec![0.5, 0.9], max_age: Duration::from_secs(60) }),
+        Shape::set(Duration::from_secs(60), 1024),
+    ];
     let (mut labels, mut text) = (LabelSet::default(), Vec::with_capacity(4096));
     let gate = Gate::new(limits.clone(), 0);
     let store = Store::new(2, books.clone());
     let mut recorders = [store.recorder(0), store.recorder(1)];
     let mut random = fastrand::Rng::with_seed(5);
     // What lies outside of max_bytes, and what the store keeps for itself, such as the lists of the sweep.
-    let outside = most_bytes_outside(FAMILIES, 256, "overflow=\"true\"", 12, 2) as i64 + (1 << 20);
+    let outside = most_bytes_outside(FAMILIES, 256, "overflow=\"true\"", 40, 2) as i64 + (1 << 20);
     let (mut alive, mut at_limit, mut least_charged) = (0, 0, i64::MAX);
     for second in 1..400_u64 {
         // Sizes change with time, so that what was freed has to do for something else.
-        let (longest, kinds) = (random.usize(1..400), random.usize(1..4));
+        let (longest, kinds) = (random.usize(1..400), random.usize(1..6));
         alive += live(|| {
             for _ in 0..200 {
                 let family = random.usize(..FAMILIES);
-                let kind = [Kind::Counter, Kind::Gauge, Kind::Histogram][family % kinds];
-                let name = format!("family_{}_{family}", kind.word());
+                let shape = &shapes[family % kinds];
+                let name = format!("family_{:?}_{family}", shape.kind());
                 labels.clear();
                 for label in 0..random.usize(..6) {
                     let value = format!("{:x<1$}", random.u32(..), random.usize(..longest));
@@ -187,9 +196,8 @@ fn series_take_no_more_bytes_than_they_are_charged() {
                     name: &name,
                     written: &name,
                     help: None,
-                    kind,
+                    shape,
                     sample: None,
-                    bounds: &bounds,
                     ttl: None,
                     generation: 0,
                     overflow_labels: "overflow=\"true\"",
@@ -200,7 +208,15 @@ fn series_take_no_more_bytes_than_they_are_charged() {
                 at_limit += u64::from(placed.overflow);
                 for recorder in &mut recorders {
                     recorder.set_time(second);
-                    recorder.record(&placed.place, 1.0, 1.0, false).unwrap();
+                    if shape.kind() == Kind::Set {
+                        // Some are refused, where a sketch finds no room to grow.
+                        (0..random.usize(1..200))
+                            .for_each(|_| _ = recorder.record_member(&placed.place, random.u64(..)));
+                        continue;
+                    }
+                    for _ in 0..if shape.kind().is_observer() { random.usize(1..100) } else { 1 } {
+                        recorder.record(&placed.place, (random.f64() * 20.0).exp2(), 1.0, false).unwrap();
+                    }
                 }
             }
             store.sweep(second, &limits);
@@ -234,6 +250,7 @@ fn two_weeks_of_churn_leave_as_much_alive_as_two_days() {
         "rate_limit.family_samples_per_second=1000000000",
         "heavy_hitters.capacity=50",
         "distinct.registers=256",
+        "mapping.rules=[{match='bot.wait.*',name='bot_wait',labels={chat='$1'},observer_type='summary'}]",
     ];
     let set = set.iter().map(ToString::to_string).collect();
     let config = load(&Sources { file: None, set }).unwrap().config;
@@ -305,7 +322,9 @@ fn lines_of_an_hour(day: u64, hour: u64, mut text: impl FnMut(usize) -> String) 
             lines.push(format!("bot.tags:1|c|#chat_id:{chat},bare,empty:,long:{}", text(600)));
         }
         if n % 10 == 0 {
-            lines.push(format!("bot.latency:{n}|ms|#chat_id:{chat}"));
+            lines.push(format!("bot.latency:{n}:{}:{}|ms|#chat_id:{chat}", n * n, 1 + n * n * n));
+            lines.push(format!("bot.wait.{chat}:{n}:{}:{}|ms", n * n, 1 + n * n * n));
+            lines.push(format!("bot.users:{user}|s|#chat_id:{chat}\nbot.users:x{user}|s|#chat_id:{chat}"));
             lines.push(format!("bot.release_{day}.feature_{chat}.{}:1|c", text(40)));
             lines.push(format!("bot.size_{now}_{}:{n}|h", n / 30));
         }

@@ -23,8 +23,8 @@ pub(crate) fn samples(families: &[MetricFamily]) -> BTreeMap<String, f64> {
     let mut samples = BTreeMap::new();
     for family in families {
         for metric in &family.metric {
-            let mut add = |suffix: &str, le: Option<f64>, value: f64| {
-                let series = format!("{}{suffix}{}", family.name, labels(metric, le));
+            let mut add = |suffix: &str, own: Option<(&str, f64)>, value: f64| {
+                let series = format!("{}{suffix}{}", family.name, labels(metric, own));
                 let before = samples.insert(series, value);
                 assert_eq!(before, None, "one series twice: {metric:?} of {}", family.name);
             };
@@ -39,7 +39,14 @@ pub(crate) fn samples(families: &[MetricFamily]) -> BTreeMap<String, f64> {
                 add("_count", None, count(histogram.sample_count, histogram.sample_count_float));
                 for bucket in &histogram.bucket {
                     let value = count(bucket.cumulative_count, bucket.cumulative_count_float);
-                    add("_bucket", Some(bucket.upper_bound), value);
+                    add("_bucket", Some(("le", bucket.upper_bound)), value);
+                }
+            }
+            if let Some(summary) = &metric.summary {
+                add("_sum", None, summary.sample_sum);
+                add("_count", None, summary.sample_count as f64);
+                for quantile in &summary.quantile {
+                    add("", Some(("quantile", quantile.quantile)), quantile.value);
                 }
             }
         }
@@ -53,13 +60,13 @@ fn count(whole: u64, exact: f64) -> f64 {
     if exact == 0.0 { whole as f64 } else { exact }
 }
 
-fn labels(metric: &Metric, le: Option<f64>) -> String {
+fn labels(metric: &Metric, own: Option<(&str, f64)>) -> String {
     let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     let mut pairs: Vec<(String, String)> =
         metric.label.iter().map(|label| (label.name.clone(), escaped(&label.value))).collect();
-    if let Some(bound) = le {
-        let bound = if bound == f64::INFINITY { "+Inf".to_owned() } else { format!("{bound:?}") };
-        pairs.push(("le".to_owned(), bound));
+    if let Some((name, number)) = own {
+        let text = if number == f64::INFINITY { "+Inf".to_owned() } else { format!("{number:?}") };
+        pairs.push((name.to_owned(), text));
     }
     pairs.sort();
     let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();

@@ -162,15 +162,3 @@ fn the_log_is_one_json_object_a_line_if_asked() {
     assert_eq!(listening.len(), 2, "{log}");
     assert!(listening.iter().all(|it| it["address"].as_str().unwrap().starts_with("127.0.0.1:")), "{log}");
 }
-
-#[test]
-fn keys_without_effect_are_named_in_one_warning() {
-    let sidecar = Sidecar::start(&["observer.max_age=5m", "observer.native_factor=1.5"]);
-    let log = sidecar.log();
-    sidecar.stop();
-    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("no effect")).collect();
-    assert_eq!(warnings.len(), 1, "{log}");
-    for key in ["observer.max_age", "observer.native_factor"] {
-        assert!(warnings[0].contains(key), "{log}");
-    }
-}

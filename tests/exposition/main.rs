@@ -103,6 +103,7 @@ fn setup() -> Setup {
             listen: "127.0.0.1:0".to_owned(),
             metrics_path: "/metrics".to_owned(),
             formats: vec![Format::OpenMetrics, Format::Protobuf, Format::Text],
+            created_lines: false,
             lifecycle: false,
             debug_api: DebugApi::Loopback,
             max_connections: 64,

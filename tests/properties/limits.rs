@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 use statsieve::config::Format;
 use statsieve::model::DropReason;
 use statsieve::telemetry::Count;
@@ -18,22 +19,24 @@ proptest! {
 
     #[test]
     fn series_stay_under_every_limit_and_totals_lose_nothing(
-        sent in vec((0usize..3, 0u32..4, 0u32..30, 1u32..5), 1..200),
+        sent in vec((0usize..4, 0u32..4, 0u32..30, 1u32..5), 1..200),
         max_series in 1u64..60,
         share in 1u64..4,
         max_families in 1usize..12,
         workers in 1usize..4,
+        observer in select(vec!["histogram", "summary"]),
     ) {
         let per_family = max_series.div_ceil(share);
         let set = [
             format!("cardinality.max_series={max_series}"),
             format!("cardinality.max_series_per_family={per_family}"),
             format!("cardinality.max_families={max_families}"),
+            format!("observer.type={observer}"),
         ];
         let mut rig = Rig::new(&set.each_ref().map(String::as_str), workers);
         let (mut totals, mut families) = (HashMap::<String, f64>::new(), Vec::<String>::new());
         for (turn, (kind, name, tag, value)) in sent.iter().enumerate() {
-            let kind = ["c", "g", "h"][*kind];
+            let kind = ["c", "g", "h", "s"][*kind];
             let before = rig.tally();
             rig.send(turn, format!("{kind}{name}:{value}|{kind}|#k:{tag}").as_bytes());
             let after = rig.tally();
@@ -46,7 +49,7 @@ proptest! {
             if !families.contains(&family) {
                 families.push(family.clone());
             }
-            if kind != "g" {
+            if matches!(kind, "c" | "h") {
                 *totals.entry(family).or_default() += f64::from(*value);
             }
         }
@@ -61,7 +64,7 @@ proptest! {
                 *lines.entry(family).or_default() += 1;
             } else {
                 prop_assert!(!family.starts_with('g'), "a merged gauge would lie: {}", name);
-                let own = labels.keys().filter(|key| *key != "overflow" && *key != "le").count();
+                let own = labels.keys().filter(|key| !["overflow", "le", "quantile"].contains(&key.as_str())).count();
                 prop_assert_eq!(own, 0, "{:?}", labels);
             }
             if name.ends_with("_total") || name.ends_with("_sum") {

@@ -1,13 +1,16 @@
 //! Reads an exposition back, by the words of the formats' specifications and by nothing of the encoder.
 //!
 //! Refuses, by a panic that quotes the line: names and label names that are not legal, a label twice, a series twice,
-//! numbers that are not finite, samples outside their family, families twice, names that two families claim.
+//! numbers that are not finite (but for quantiles of nothing), samples outside their family, families twice, names that two families claim.
 
 use std::collections::{BTreeMap, HashSet};
 
-use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::MetricFamily;
+use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{Histogram, MetricFamily};
 use prost::Message;
 use statsieve::config::Format;
+
+/// What a quantile of nothing is read as, since NaN is not equal to itself.
+const NOTHING: f64 = f64::MIN;
 
 pub(crate) type Labels = BTreeMap<String, String>;
 
@@ -22,7 +25,7 @@ pub(crate) struct Exposition {
 pub(crate) fn read(text: &str, format: Format) -> Exposition {
     let open_metrics = format == Format::OpenMetrics;
     let mut exposition = Exposition::default();
-    let (mut claimed, mut help) = (HashSet::new(), None::<String>);
+    let (mut claimed, mut help, mut mine) = (HashSet::new(), None::<String>, String::new());
     assert!(text.is_empty() || text.ends_with('\n'), "the last line has no end");
     for line in text.split_terminator('\n') {
         if let Some(rest) = line.strip_prefix("# HELP ") {
@@ -37,6 +40,7 @@ pub(crate) fn read(text: &str, format: Format) -> Exposition {
                 ("counter", true) => &["", "_total", "_created"],
                 ("histogram", true) => &["", "_bucket", "_sum", "_count"],
                 ("histogram", false) => &["", "_bucket", "_sum", "_count"],
+                ("summary", _) => &["", "_sum", "_count"],
                 ("unknown", true) | ("gauge", _) | ("counter", false) => &[""],
                 _ => panic!("no such type: {line:?}"),
             };
@@ -48,14 +52,27 @@ pub(crate) fn read(text: &str, format: Format) -> Exposition {
             let (name, labels, value) = read_sample(line);
             let (family, kind) = exposition.families.last().unwrap_or_else(|| panic!("no family: {line:?}"));
             let suffixes: &[&str] = match (kind.as_str(), open_metrics) {
-                ("counter", true) => &["_total"],
-                ("histogram", _) => &["_bucket", "_sum", "_count"],
+                ("counter", true) => &["_total", "_created"],
+                ("histogram", true) => &["_bucket", "_sum", "_count", "_created"],
+                ("histogram", false) => &["_bucket", "_sum", "_count"],
+                ("summary", true) => &["_sum", "_count", "_created", ""],
+                ("summary", false) => &["_sum", "_count", ""],
                 _ => &[""],
             };
             let suffix = suffixes.iter().find(|suffix| name.strip_suffix(*suffix) == Some(family));
             let suffix = suffix.unwrap_or_else(|| panic!("not of {family}: {line:?}"));
             assert_eq!(*suffix == "_bucket", kind == "histogram" && labels.contains_key("le"), "{line:?}");
+            assert_eq!(
+                suffix.is_empty() && kind == "summary",
+                kind == "summary" && labels.contains_key("quantile"),
+                "{line:?}"
+            );
             assert!(kind != "counter" || value >= 0.0, "{line:?}");
+            if *suffix == "_created" && kind != "counter" {
+                // One for each series, and no other family's.
+                assert!(claimed.insert(name.clone()) || mine == name, "{line:?}");
+                mine.clone_from(&name);
+            }
             assert!(exposition.samples.insert((name, labels), value).is_none(), "a series twice: {line:?}");
         }
     }
@@ -80,11 +97,11 @@ pub(crate) fn read_protobuf(mut bytes: &[u8]) -> Exposition {
                 assert!(is_label_name(&label.name), "{label:?}");
                 assert!(labels.insert(label.name.clone(), label.value.clone()).is_none(), "{metric:?}");
             }
-            let mut add = |suffix: &str, le: Option<f64>, value: f64| {
+            let mut add = |suffix: &str, own: Option<(&str, f64)>, value: f64| {
                 let mut labels = labels.clone();
-                if let Some(le) = le {
-                    let le = if le == f64::INFINITY { "+Inf".to_owned() } else { format!("{le:?}") };
-                    assert!(labels.insert("le".to_owned(), le).is_none(), "{metric:?}");
+                if let Some((name, number)) = own {
+                    let text = if number == f64::INFINITY { "+Inf".to_owned() } else { format!("{number:?}") };
+                    assert!(labels.insert(name.to_owned(), text).is_none(), "{metric:?}");
                 }
                 let before = exposition.samples.insert((format!("{name}{suffix}"), labels), value);
                 assert!(before.is_none(), "a series twice: {metric:?}");
@@ -94,18 +111,55 @@ pub(crate) fn read_protobuf(mut bytes: &[u8]) -> Exposition {
                 add("", None, counter.value);
             } else if let Some(gauge) = &metric.gauge {
                 add("", None, gauge.value);
+            } else if let Some(summary) = &metric.summary {
+                add("_sum", None, summary.sample_sum);
+                add("_count", None, summary.sample_count as f64);
+                for quantile in &summary.quantile {
+                    let value = if quantile.value.is_nan() { NOTHING } else { quantile.value };
+                    add("", Some(("quantile", quantile.quantile)), value);
+                }
             } else {
                 let histogram = metric.histogram.as_ref().unwrap_or_else(|| panic!("no value: {metric:?}"));
                 add("_sum", None, histogram.sample_sum);
                 add("_count", None, count(histogram.sample_count, histogram.sample_count_float));
                 for bucket in &histogram.bucket {
                     let value = count(bucket.cumulative_count, bucket.cumulative_count_float);
-                    add("_bucket", Some(bucket.upper_bound), value);
+                    add("_bucket", Some(("le", bucket.upper_bound)), value);
                 }
+                check_native(histogram);
             }
         }
     }
     exposition
+}
+
+/// Native buckets hold as many as the histogram counts, whole ones exactly: Prometheus refuses a scrape over it.
+fn check_native(histogram: &Histogram) {
+    assert!((-4..=8).contains(&histogram.schema), "{histogram:?}");
+    let spans = [&histogram.negative_span, &histogram.positive_span];
+    let [negative, positive] = spans.map(|spans| spans.iter().map(|span| span.length as usize).sum::<usize>());
+    for spans in spans {
+        assert!(spans.iter().skip(1).all(|span| span.offset > 0), "{histogram:?}");
+    }
+    let (floats, whole) = ([&histogram.negative_count, &histogram.positive_count], histogram.sample_count);
+    if floats.iter().any(|counts| !counts.is_empty()) || histogram.zero_count_float > 0.0 {
+        assert_eq!(floats.map(Vec::len), [negative, positive], "{histogram:?}");
+        let sum = floats.iter().flat_map(|counts| counts.iter()).sum::<f64>() + histogram.zero_count_float;
+        let count = histogram.sample_count_float;
+        assert!(count > 0.0 && (sum / count - 1.0).abs() < 1e-9, "{sum} in {histogram:?}");
+    } else {
+        let deltas = [&histogram.negative_delta, &histogram.positive_delta];
+        assert_eq!(deltas.map(Vec::len), [negative, positive], "{histogram:?}");
+        let counts = |deltas: &[i64]| {
+            let counts = deltas.iter().scan(0, |count, delta| {
+                *count += delta;
+                Some(*count)
+            });
+            counts.inspect(|count| assert!(*count > 0, "{histogram:?}")).sum::<i64>() as u64
+        };
+        let sum = deltas.iter().map(|deltas| counts(deltas)).sum::<u64>() + histogram.zero_count;
+        assert_eq!(sum, whole, "{histogram:?}");
+    }
 }
 
 impl Exposition {
@@ -170,6 +224,7 @@ fn read_sample(line: &str) -> (String, Labels, f64) {
     }
     let number = rest.strip_prefix(' ').unwrap_or_else(|| panic!("no value: {line:?}"));
     let value: f64 = number.parse().unwrap_or_else(|_| panic!("no number: {line:?}"));
+    let value = if value.is_nan() && labels.contains_key("quantile") { NOTHING } else { value };
     assert!(value.is_finite(), "{line:?}");
     (name.to_owned(), labels, value)
 }

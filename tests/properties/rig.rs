@@ -33,6 +33,11 @@ impl Rig {
         self.workers[turn % workers].datagram(datagram);
     }
 
+    /// Has OpenMetrics tell when series were made.
+    pub(crate) fn show_created(&self) {
+        self.store.show_created(true);
+    }
+
     pub(crate) fn tally(&mut self) -> Tally {
         let mut all = Tally::default();
         self.workers.iter_mut().for_each(|worker| all.merge(worker.tally()));

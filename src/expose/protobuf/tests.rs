@@ -124,7 +124,8 @@ fn a_gauge_has_a_value_and_no_start() {
 
 #[test]
 fn whole_counts_of_a_histogram_are_whole_numbers_alone() {
-    let found = families(&["observer.buckets=[0.1, 1]"], &["reply:50:50:50|ms|#k:v", "reply:1000|ms|#k:v"]);
+    let set = ["observer.buckets=[0.1, 1]", "observer.native_factor=1"];
+    let found = families(&set, &["reply:50:50:50|ms|#k:v", "reply:1000|ms|#k:v"]);
     let histogram = histogram((4, 0.0), 1.15, &[(0.1, 3, 0.0), (1.0, 4, 0.0), (f64::INFINITY, 4, 0.0)]);
     let metric = Metric { label: labels(&[("k", "v")]), histogram, ..Metric::default() };
     let help = "Received as reply (histogram).";
@@ -135,7 +136,7 @@ fn whole_counts_of_a_histogram_are_whole_numbers_alone() {
 fn counts_that_are_not_whole_are_rounded_and_stand_beside_it_as_they_are() {
     // 3, then 1.25 and 2.5 more.
     let lines = ["a:1:1:1|h", "a:5|h|@0.8", "a:9|h|@0.4"];
-    let found = families(&["observer.buckets=[1, 5]"], &lines);
+    let found = families(&["observer.buckets=[1, 5]", "observer.native_factor=1"], &lines);
     let buckets = [(1.0, 3, 0.0), (5.0, 4, 4.25), (f64::INFINITY, 7, 6.75)];
     assert_eq!(found[0].metric[0].histogram, histogram((7, 6.75), 31.75, &buckets));
     // More than a whole number can say.
@@ -250,18 +251,29 @@ fn series_that_come_between_two_pieces_are_in_the_next_and_spoil_neither() {
 #[test]
 fn the_longest_series_takes_no_more_than_its_bound() {
     let bounds: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
-    let set = [&format!("observer.buckets=[{}]", bounds.join(",")), "listen.max_line_bytes=65536"];
+    let bounds = format!("observer.buckets=[{}]", bounds.join(","));
+    let set =
+        [&bounds, "listen.max_line_bytes=65536", "observer.native_factor=1.001", "observer.native_max_buckets=1600"];
     let (store, mut pipeline) = store(&set);
+    let observation =
+        Observation::Histogram { bounds: vec![0.0; 1000], native_factor: 1.001, native_max_buckets: 1600 };
     let tags: Vec<String> = (0..32).map(|n| format!("{n:k>250}:{}", "\\".repeat(256))).collect();
     let tags = tags.join(",").replace("0", "a").replace("1", "b").replace("2", "c");
-    pipeline.datagram(format!("{}:1:5000|h|@0.123|#{tags}", "n".repeat(256)).as_bytes());
+    let name = "n".repeat(256);
+    // No two buckets in a row, and no count that is whole.
+    for n in 0..1600 {
+        let value = (f64::from(n) / 50.0 - 10.0).exp2();
+        pipeline.datagram(format!("{name}:{value}|h|@0.{}|#{tags}", 123 + n).as_bytes());
+    }
     let (mut walk, mut bytes) = (store.begin(Format::Protobuf), Vec::new());
     while walk.next(&mut bytes) {}
     let found = decode(&bytes);
     assert_eq!(found[0].metric[0].histogram.as_ref().map(|histogram| histogram.bucket.len()), Some(1001));
+    let native = found[0].metric[0].histogram.as_ref().map(|histogram| histogram.positive_span.len());
+    assert_eq!(native, Some(1600));
     let count = found[0].metric[0].label.len();
     let text: usize = found[0].metric[0].label.iter().map(|label| label.name.len() + 2 * label.value.len() + 4).sum();
     assert!(count > 20, "{count}");
-    let most = most_metric_bytes(256, crate::aggregate::HELP_BYTES, text, count, 1000);
+    let most = most_metric_bytes(256, crate::aggregate::HELP_BYTES, text, count, most_observer_bytes(&observation));
     assert!(bytes.len() <= most && bytes.len() * 2 > most, "{} of {most}", bytes.len());
 }

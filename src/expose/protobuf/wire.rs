@@ -36,6 +36,12 @@ pub(super) fn uint(field: u8, value: u64, out: &mut Vec<u8>) {
     varint(value, out);
 }
 
+/// Appends a field that is a whole number of either sign, near to 0 as a rule.
+#[inline]
+pub(super) fn sint(field: u8, value: i64, out: &mut Vec<u8>) {
+    uint(field, ((value << 1) ^ (value >> 63)) as u64, out);
+}
+
 /// Appends a field that is a double.
 #[inline]
 pub(super) fn double(field: u8, value: f64, out: &mut Vec<u8>) {
