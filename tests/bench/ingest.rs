@@ -82,6 +82,13 @@ fn ingest(c: &mut Criterion) {
         let ms = scatter(n) % 1000;
         write!(out, "bot.reply.latency:{ms}.{}|ms|#command:{}", n % 10, kind(n)).expect("text");
     });
+    let timer = |n, out: &mut String| {
+        write!(out, "bot.reply.latency:{}.5|ms|#command:{}", scatter(n) % 1000, kind(n)).expect("text");
+    };
+    hot_under("hot_timer_without_native", &["observer.native_factor=1"], &timer);
+    hot_under("hot_timer_in_summary", &["observer.type=summary"], &timer);
+    let mut hot = |name: &str, write: &dyn Fn(u64, &mut String)| hot_under(name, &[], write);
+    hot("hot_set", &|n, out| write!(out, "bot.users:{}|s|#type:{}", scatter(n) % 1000, kind(n)).expect("text"));
     hot("hot_sampled", &|n, out| write!(out, "bot.updates:1|c|@0.1|#type:{},result:ok", kind(n)).expect("text"));
     hot("hot_gauge", &|n, out| write!(out, "bot.queue.size:{}|g|#queue:outbox", n % 1000).expect("text"));
     hot("refused", &|n, out| write!(out, "bot.updates:{}x|c|#type:message,result:ok", n % 10).expect("text"));

@@ -252,6 +252,7 @@ fn everything_at_once_stays_under_the_formula() {
         "heavy_hitters.capacity=500",
         "http.max_connections=8",
         "rate_limit.family_samples_per_second=1000000",
+        "mapping.rules=[{match='bot.*',name='$1',observer_type='summary',match_metric_type='observer'}]",
     ];
     let mut bounded = Bounded::start(&settings);
     let senders: Vec<Sender> = (0..8).map(|_| bounded.sidecar.sender()).collect();
@@ -264,9 +265,14 @@ fn everything_at_once_stays_under_the_formula() {
         let lines = 4000 / (tags + 3);
         let line = |n: u64| {
             let number = turn * 100_000 + n;
-            // Few histograms, since each of their lines repeats the labels in a scrape.
-            let kind = if number.is_multiple_of(40) { "h" } else { ["c", "g"][number as usize % 2] };
-            format!("bot.name_{}:1|{kind}|#user_id:{number:0>200},bare,{}", number % 400, long_tags(number, tags))
+            // Few observations, since each of their lines repeats the labels in a scrape.
+            let (name, value) = match number % 80 {
+                0 => ("hist.name", "1:2:9:70:500:4000:30000|h"),
+                20 => ("wait", "1:2:9:70:500:4000:30000|d"),
+                40 => ("users", "member|s"),
+                _ => ("name", ["1|c", "1|g"][number as usize % 2]),
+            };
+            format!("bot.{name}_{}:{value}|#user_id:{number:0>200},bare,{}", number % 400, long_tags(number, tags))
         };
         let scrape = std::thread::spawn(move || {
             for _ in 0..2 {

@@ -2,7 +2,7 @@
 
 use arc_swap::ArcSwap;
 use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{
-    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+    Bucket, BucketSpan, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 use prost::Message;
 
@@ -276,4 +276,74 @@ fn the_longest_series_takes_no_more_than_its_bound() {
     assert!(count > 20, "{count}");
     let most = most_metric_bytes(256, crate::aggregate::HELP_BYTES, text, count, most_observer_bytes(&observation));
     assert!(bytes.len() <= most && bytes.len() * 2 > most, "{} of {most}", bytes.len());
+}
+
+#[test]
+fn native_buckets_stand_beside_classic_ones_by_spans_and_differences() {
+    let set = ["observer.buckets=[1, 5]", "observer.native_factor=2"];
+    // At schema 0 bucket n ends at 2^n.
+    let found = families(&set, &["a:1:1:1:2:7:8:-3:0|h", "a:100|h"]);
+    let Histogram { schema, zero_threshold, zero_count, zero_count_float, .. } =
+        found[0].metric[0].histogram.clone().expect("a histogram");
+    let native = found[0].metric[0].histogram.as_ref().expect("a histogram");
+    assert_eq!((schema, zero_threshold, zero_count, zero_count_float), (0, 2.0_f64.powi(-128), 1, 0.0));
+    let spans = |spans: &[BucketSpan]| spans.iter().map(|span| (span.offset, span.length)).collect::<Vec<_>>();
+    // (0.5, 1] three, (1, 2] one, none, (4, 8] two, then none for three, (64, 128] one.
+    assert_eq!(spans(&native.positive_span), [(0, 2), (1, 1), (3, 1)]);
+    assert_eq!(native.positive_delta, [3, -2, 1, -1]);
+    assert_eq!((spans(&native.negative_span), &native.negative_delta[..]), (vec![(2, 1)], &[1][..]));
+    assert_eq!((native.sample_count, native.sample_count_float, native.bucket.len()), (9, 0.0, 3));
+    assert!(native.positive_count.is_empty() && native.negative_count.is_empty());
+}
+
+#[test]
+fn native_buckets_are_doubles_as_soon_as_one_is_not_whole() {
+    let set = ["observer.buckets=[1]", "observer.native_factor=2"];
+    // 1 / 0.4 is 2.5; twice that is whole, and so is the count of all.
+    let found = families(&set, &["a:1|h|@0.4", "a:4|h|@0.4", "a:-1|h", "a:0|h"]);
+    let native = found[0].metric[0].histogram.as_ref().expect("a histogram");
+    assert_eq!((native.sample_count, native.sample_count_float), (7, 7.0));
+    assert_eq!((native.zero_count, native.zero_count_float), (0, 1.0));
+    assert_eq!((&native.positive_count[..], &native.negative_count[..]), (&[2.5, 2.5][..], &[1.0][..]));
+    assert!(native.positive_delta.is_empty() && native.negative_delta.is_empty());
+    let found = families(&set, &["a:1|h|@0.4"]);
+    let native = found[0].metric[0].histogram.as_ref().expect("a histogram");
+    assert_eq!((native.sample_count, native.sample_count_float, native.zero_count_float), (3, 2.5, 0.0));
+}
+
+#[test]
+fn a_histogram_without_observations_is_native_by_its_zero_threshold() {
+    let (store, _pipeline) = store(&[]);
+    let config = load(&Sources { file: None, set: Vec::new() }).expect("good").config;
+    let rules = Rules::new(&config);
+    let wanted = crate::aggregate::Wanted {
+        name: "declared",
+        written: "declared",
+        help: None,
+        shape: rules.shape(Kind::Histogram, None),
+        sample: None,
+        ttl: None,
+        generation: 0,
+        overflow_labels: "",
+        sight: crate::aggregate::Sight::First,
+        now: 1,
+    };
+    let mut labels = crate::map::labels::LabelSet::default();
+    store.place(wanted, &mut labels, &mut Vec::new(), &rules.gate).expect("a place");
+    let found = pieces(&store).concat();
+    let native = found[0].metric[0].histogram.as_ref().expect("a histogram");
+    assert!(native.zero_threshold > 0.0 && native.positive_span.is_empty() && native.sample_count == 0);
+}
+
+#[test]
+fn a_summary_says_since_when_it_counts_and_a_set_is_a_gauge() {
+    let set = ["observer.type=summary", "observer.quantiles=[0.5, 0.9]"];
+    let found = families(&set, &["a:1:2:3|h|#k:v", "u:x|s", "u:y|s"]);
+    assert_eq!((found[0].r#type(), found[1].r#type()), (MetricType::Summary, MetricType::Gauge));
+    let summary = found[0].metric[0].summary.as_ref().expect("a summary");
+    let start = summary.start_timestamp.as_ref().map(|start| (start.seconds, start.nanos));
+    assert_eq!(start, Some((1_700_000_000, 250_000_000)));
+    let quantiles: Vec<_> = summary.quantile.iter().map(|quantile| (quantile.quantile, quantile.value)).collect();
+    assert_eq!((summary.sample_count, summary.sample_sum, quantiles), (3, 6.0, vec![(0.5, 2.0), (0.9, 3.0)]));
+    assert_eq!(found[1].metric, [gauge(&[], 2.0)]);
 }

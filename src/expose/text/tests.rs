@@ -194,3 +194,64 @@ fn a_histogram_goes_on_in_the_next_piece_as_it_was_when_it_began() {
     let of_first: Vec<&str> = joined.lines().filter(|line| line.contains(",l=\"")).collect();
     assert!(of_first[5..].iter().all(|line| line.ends_with(if line.contains("_sum") { " 5" } else { " 1" })));
 }
+
+#[test]
+fn a_summary_has_its_quantiles_then_sum_and_count() {
+    let set = ["observer.type=summary", "observer.quantiles=[0.5, 1]"];
+    check(
+        &set,
+        &["reply:250:750|ms|#k:v", "reply:750|ms|@0.4|#k:v"],
+        "# HELP reply_seconds Received as reply (summary).\n# TYPE reply_seconds summary\n\
+         reply_seconds{k=\"v\",quantile=\"0.5\"} 0.75\nreply_seconds{k=\"v\",quantile=\"1.0\"} 0.75\n\
+         reply_seconds_sum{k=\"v\"} 2.875\nreply_seconds_count{k=\"v\"} 4.5\n",
+        "# HELP reply_seconds Received as reply (summary).\n# TYPE reply_seconds summary\n\
+         reply_seconds{k=\"v\",quantile=\"0.5\"} 0.75\nreply_seconds{k=\"v\",quantile=\"1.0\"} 0.75\n\
+         reply_seconds_sum{k=\"v\"} 2.875\nreply_seconds_count{k=\"v\"} 4.5\n",
+    );
+}
+
+#[test]
+fn a_set_is_a_gauge_of_how_many_members_it_had() {
+    let text = "# HELP bot_users Received as bot.users (gauge).\n# TYPE bot_users gauge\nbot_users{k=\"v\"} 3\n";
+    // A member is its text: 1 and 01 are two, and one that was sent twice is one.
+    check(
+        &[],
+        &["bot.users:1|s|#k:v", "bot.users:01|s|#k:v", "bot.users:a:b|s|#k:v", "bot.users:1|s|#k:v"],
+        text,
+        text,
+    );
+}
+
+#[test]
+fn created_lines_are_beside_what_counts_in_open_metrics_alone() {
+    let set = ["observer.buckets=[1]", "mapping.rules=[{match='s',name='s',observer_type='summary',quantiles=[0.5]}]"];
+    let config = load(&Sources { file: None, set: set.map(str::to_owned).into() }).expect("good").config;
+    let store = Arc::new(Store::new(1, Arc::default()).started_at(std::time::Duration::from_millis(1_700_000_000_250)));
+    store.show_created(true);
+    let mut pipeline = Pipeline::new(Arc::new(ArcSwap::from_pointee(Rules::new(&config))), store.clone(), 0);
+    pipeline.begin(std::time::Duration::from_secs(9));
+    for line in ["c:1|c|#k:v", "h:1|h|#k:v", "s:2|h", "g:1|g", "u:1|s", "taken.created:1|g", "taken:1|h"] {
+        pipeline.datagram(line.as_bytes());
+    }
+    let text = |format| {
+        let (mut pieces, mut out) = (store.begin(format), Vec::new());
+        while pieces.next(&mut out) {}
+        String::from_utf8(out).expect("UTF-8")
+    };
+    let found = text(Format::OpenMetrics);
+    let created: Vec<&str> = found.lines().filter(|line| line.contains("_created")).collect();
+    assert_eq!(
+        created,
+        [
+            "c_created{k=\"v\"} 1700000009.25",
+            "h_created{k=\"v\"} 1700000009.25",
+            "s_created 1700000009.25",
+            "# HELP taken_created Received as taken.created (gauge).",
+            "# TYPE taken_created gauge",
+            "taken_created 1",
+        ]
+    );
+    assert!(found.contains("c_total{k=\"v\"} 1\nc_created{k=\"v\"} "), "{found}");
+    assert!(found.contains("h_count{k=\"v\"} 1\nh_created{k=\"v\"} "), "{found}");
+    assert!(!text(Format::Text).contains("s_created"));
+}
