@@ -24,6 +24,7 @@ mod kernel_drops;
 mod limits;
 mod mapping;
 mod memory;
+mod observers;
 mod overload;
 mod prometheus;
 mod protobuf;

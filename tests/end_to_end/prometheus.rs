@@ -247,7 +247,7 @@ fn a_real_prometheus_answers_from_native_histograms_summaries_and_sets() {
     }
     assert_within("users", server.one("bot_users").unwrap(), 180.0..=220.0);
     // Whole from here on, as far as this server can tell from the last it read; it goes on taking it.
-    sidecar.take(&["bot.sampled:1|h|@0.5", "bot.sampled:1|h|@0.4"]);
+    sidecar.send(&["bot.sampled:1|h|@0.5", "bot.sampled:1|h|@0.4"]);
     server.wait_for("histogram_count(bot_sampled)", 9.0);
     server.wait_for("min_over_time(up{job=\"sidecar\"}[1m])", 1.0);
     // The same names without native buckets.
