@@ -48,16 +48,31 @@ pub struct Loaded {
 
 /// Reads the defaults, the file over them and the overrides over both.
 ///
+/// # Errors
+/// As [`load_over`].
+pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+    load_over(None, sources)
+}
+
+/// The same with a preset: its defaults come under the file, its flags between the file and the overrides.
+///
 /// Reads the file, the mapping file and the salt files it names; for start and reload, not for the hot path.
 ///
 /// # Errors
 /// Every problem of the file and the overrides at once. A file that cannot be read, or is no TOML, is the only
 /// problem told, since nothing else can be known then.
-pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+pub fn load_over(preset: Option<&Preset>, sources: &Sources) -> Result<Loaded, Problems> {
     let mut merged = source::Merged::new();
     let mut problems = Vec::new();
+    if let Some(preset) = preset {
+        merged.add_preset(preset.defaults, &mut problems);
+    }
     if let Some(path) = &sources.file {
         merged.add_file(path, &mut problems)?;
+    }
+    let flags = preset.map_or(&[][..], |preset| &preset.flags);
+    for flag in flags {
+        merged.add_flag(flag);
     }
     for argument in &sources.set {
         merged.add_override(argument, &mut problems);
@@ -70,7 +85,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     }
     let text = toml::to_string(&raw).expect("tables of plain values and lists can be written as TOML");
     let hash = format!("{:016x}", xxh64(text.as_bytes(), config.mapping.file_hash));
-    let (file, overrides) = (sources.file.clone(), sources.set.len());
+    let (file, overrides) = (sources.file.clone(), flags.len() + sources.set.len());
     Ok(Loaded { config, pending: merged.pending(), text, hash, file, overrides, files })
 }
 
@@ -489,6 +504,8 @@ pub struct HeavyHitters {
 pub struct Telemetry {
     /// Which own metrics are exposed.
     pub own_metrics: OwnMetrics,
+    /// Whether those of `statsd_exporter` stand beside them, under its names.
+    pub statsd_exporter_metrics: bool,
 }
 
 /// Which own metrics are exposed.
@@ -538,6 +555,31 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// `KEY=VALUE` texts of `--set`, applied in order after the file.
     pub set: Vec<String>,
+}
+
+/// Another program's defaults and flags, in terms of our keys: what this one goes by in its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preset {
+    /// Built-in TOML, merged over the defaults and under the file. Must load; a test has to say so.
+    pub defaults: &'static str,
+    /// Applied in order after the file and before `--set`.
+    pub flags: Vec<Flag>,
+}
+
+/// One flag of another program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flag {
+    /// As `--flag=value`, which problems are told by.
+    pub written: String,
+    /// The dotted key that it stands for.
+    pub key: &'static str,
+    /// The value of that key, of the type that the key has.
+    pub value: toml::Value,
+}
+
+/// A duration as Go programs take it on their command line: `200ms`, `1h30m`; `None` for anything else.
+pub fn go_duration(text: &str) -> Option<Duration> {
+    syntax::go_duration(text)
 }
 
 #[cfg(test)]
@@ -663,7 +705,7 @@ mod tests {
                 export_registers: false,
             },
             heavy_hitters: HeavyHitters { capacity: 100 },
-            telemetry: Telemetry { own_metrics: OwnMetrics::Full },
+            telemetry: Telemetry { own_metrics: OwnMetrics::Full, statsd_exporter_metrics: false },
             log: Log { level: LogLevel::Info, format: LogFormat::Logfmt },
         };
         assert_eq!(loaded.config, expected);

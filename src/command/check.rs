@@ -10,7 +10,7 @@ use super::run::MOST_WORKERS;
 use super::{BAD_CONFIGURATION, OK};
 use crate::config::{self, Config, OwnMetrics, Sources};
 use crate::model::{DropReason, SampleType, TagDropReason};
-use crate::telemetry::{Count, FIELD_LETTERS, LATENCY_BOUNDS, Listener};
+use crate::telemetry::{Count, FIELD_LETTERS, LATENCY_BOUNDS, Listener, statsd_exporter};
 
 /// Sample lines of a histogram besides those of its bounds: `+Inf`, `_sum` and `_count`.
 const HISTOGRAM_LINES: u64 = 3;
@@ -55,8 +55,9 @@ pub(super) fn own_lines(config: &Config) -> u64 {
     let estimates = (config.bucketing.len() * config.distinct.windows.len()) as u64;
     // Asked for by a key of their own, "core" or not.
     let registers = if config.distinct.export_registers { estimates * config.distinct.registers as u64 } else { 0 };
+    let old_names = if config.telemetry.statsd_exporter_metrics { statsd_exporter::MOST_LINES as u64 } else { 0 };
     if config.telemetry.own_metrics == OwnMetrics::Core {
-        return CORE_LINES + registers;
+        return CORE_LINES + registers + old_names;
     }
     // Datagrams, bytes, kernel drops, two of the queue, connections now, ever and refused, whether it works, its failures.
     let by_listener = 10 * Listener::COUNT;
@@ -68,7 +69,8 @@ pub(super) fn own_lines(config: &Config) -> u64 {
     let others = 40 + 20 + 10;
     let workers = config.listen.workers.unwrap_or(MOST_WORKERS) as u64;
     // Sampling rate and load of each worker.
-    (by_listener + by_reason + Count::COUNT + histograms + others) as u64 + 2 * workers + estimates + registers
+    let fixed = (by_listener + by_reason + Count::COUNT + histograms + others) as u64;
+    fixed + 2 * workers + estimates + registers + old_names
 }
 
 /// Writes all problems with carets, or what was read and the most it can cost.
