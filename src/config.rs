@@ -98,19 +98,21 @@ impl Config {
         load(&Sources::default()).expect("the built-in defaults pass their checks; a test loads them").config
     }
 
-    /// Notes for whoever reviews the configuration: what can be reached from elsewhere, and rules without effect.
-    pub fn remarks(&self) -> Vec<String> {
-        let mut remarks = Vec::new();
+    /// Notes for whoever reviews the configuration: what can be reached from elsewhere.
+    pub fn exposures(&self) -> Vec<String> {
         let addresses = [
             ("listen.udp", self.listen.udp.as_ref()),
             ("listen.tcp", self.listen.tcp.as_ref()),
             ("http.listen", Some(&self.http.listen)),
         ];
-        for (key, address) in addresses {
-            if let Some(address) = address.filter(|address| !syntax::is_loopback(address)) {
-                remarks.push(format!("{key}: {address} can be reached from other machines"));
-            }
-        }
+        let open =
+            addresses.iter().filter_map(|(key, address)| Some((key, address.filter(|it| !syntax::is_loopback(it))?)));
+        open.map(|(key, address)| format!("{key}: {address} can be reached from other machines")).collect()
+    }
+
+    /// The same: rules without effect.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
         for (index, rule) in self.bucketing.iter().enumerate() {
             for tag in &rule.tags {
                 let drops = |glob: &&String| glob_matches(glob.as_bytes(), tag.as_bytes());

@@ -13,7 +13,12 @@ use statsieve::config::Sources;
 ///
 /// Without a command it runs the sidecar; without a file, on the built-in defaults.
 #[derive(Parser)]
-#[command(name = "statsieve", disable_version_flag = true)]
+#[command(
+    name = "statsieve",
+    disable_version_flag = true,
+    after_help = "Given any flag of statsd_exporter, or started under that name, it takes that program's place; \
+                  its flags: statsieve --check-config --help"
+)]
 struct Arguments {
     #[command(flatten)]
     configuration: Configuration,

@@ -100,7 +100,7 @@ pub fn check(sources: &Sources, out: &mut dyn Write) -> io::Result<u8> {
     if !loaded.pending.is_empty() {
         writeln!(out, "warning: set, but without effect in this version: {}", loaded.pending.join(", "))?;
     }
-    for remark in loaded.config.remarks() {
+    for remark in loaded.config.exposures().iter().chain(&loaded.config.remarks()) {
         writeln!(out, "note: {remark}")?;
     }
     write_worst_case(&loaded.config, out)?;
@@ -203,6 +203,9 @@ mod tests {
         assert_eq!(own(&["distinct.export_registers=true"]), without + 2 + 2 * 1024);
         let core = ["telemetry.own_metrics=core", "distinct.export_registers=true", "distinct.registers=16"];
         assert_eq!(own(&core), CORE_LINES + 2 * 16);
+        let old_names = "telemetry.statsd_exporter_metrics=true";
+        assert_eq!(own(&[old_names]), own(&[]) + statsd_exporter::MOST_LINES as u64);
+        assert_eq!(own(&["telemetry.own_metrics=core", old_names]), CORE_LINES + statsd_exporter::MOST_LINES as u64);
     }
 
     #[test]

@@ -93,6 +93,10 @@ pub(super) fn run_loaded(
 ) -> u8 {
     let log = start_log(&loaded.config);
     introduce(&loaded);
+    // What another program leaves open as well, whoever runs it knows.
+    if preset.is_none() {
+        loaded.config.exposures().iter().for_each(|open| warn!("{open}"));
+    }
     tell(&loaded);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -225,9 +225,10 @@ mod tests {
         assert!(config.mapping.file.is_none() && config.relay.targets.is_empty());
         assert!(config.telemetry.statsd_exporter_metrics);
         assert_eq!((config.log.level, config.log.format), (LogLevel::Info, LogFormat::Logfmt));
-        let observation =
-            config::Observation::Summary { quantiles: vec![0.5, 0.9, 0.99], max_age: Duration::from_secs(600) };
-        assert_eq!(config.mapping.observation, observation);
+        let config::Observation::Summary { quantiles, max_age, .. } = &config.mapping.observation else {
+            panic!("{:?}", config.mapping.observation);
+        };
+        assert_eq!((&quantiles[..], *max_age), (&[0.5, 0.9, 0.99][..], Duration::from_secs(600)));
     }
 
     #[test]
@@ -364,6 +365,43 @@ mod tests {
         assert_eq!(found.parse.container_id_label.as_deref(), Some("pod"));
         let found = config(&["--config", path, "--statsd.listen-tcp=:3"]);
         assert_eq!(found.listen.tcp.as_deref(), Some("0.0.0.0:3"), "a flag wins over the file");
+        let rule = "bucketing=[{ tags = [\"user_id\"], label = \"user_bucket\" }]";
+        let found = config(&["--log.level=warn", "--set", rule]).bucketing;
+        assert_eq!((found.len(), found[0].count), (1, 100), "what a rule does not name is as usual");
+    }
+
+    #[test]
+    fn the_readme_tells_what_becomes_of_every_flag_and_metric() {
+        const README: &str = include_str!("../../README.md");
+        for flag in FLAGS {
+            assert!(README.contains(&format!("`--{}`", flag.name)), "{}", flag.name);
+        }
+        for family in crate::telemetry::statsd_exporter::FAMILIES {
+            let name = family.name();
+            assert!(README.contains(&format!("`{name}`")) || README.contains(&format!("`{name}{{")), "{name}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever is typed, the answer is a configuration, problems, or what is wrong with an argument.
+        #[test]
+        fn no_command_line_is_a_panic(
+            arguments in proptest::collection::vec(
+                (
+                    proptest::sample::select(FLAGS.iter().map(|flag| flag.name).collect::<Vec<_>>()),
+                    "(|no-)",
+                    "(|=|=.{0,8}|=:?-?[0-9.e]{1,12}|=true|=false)",
+                ),
+                0..5,
+            ),
+            more in proptest::collection::vec("(--?|)(set|config|help|.{0,4})=?[a-z.=]{0,5}", 0..3),
+        ) {
+            let flags = arguments.iter().map(|(flag, no, value)| format!("--{no}{flag}{value}"));
+            let texts: Vec<String> = flags.chain(more).collect();
+            if let Err(why) = loaded(&texts.iter().map(String::as_str).collect::<Vec<_>>()) {
+                proptest::prop_assert!(!why.is_empty());
+            }
+        }
     }
 
     #[test]

@@ -184,6 +184,42 @@ fn a_pod_goes_on_with_nothing_changed_but_the_image() {
 }
 
 #[test]
+fn each_fault_of_a_line_is_counted_under_its_old_reason() {
+    let sidecar = Exporter::new().start(&[]);
+    let sample = |reason: &str| format!("statsd_exporter_sample_errors_total{{reason=\"{reason}\"}}");
+    let event = |reason: &str| format!("statsd_exporter_events_error_total{{reason=\"{reason}\"}}");
+    // The line, where it counts as an error, and whether it is recorded all the same.
+    let cases = [
+        ("broken", sample("malformed_line"), 0.0),
+        ("a:1", sample("malformed_line"), 0.0),
+        ("a,k=v:1|c|#x:y", sample("mixed_tagging_styles"), 0.0),
+        ("a:1|c|", sample("malformed_component"), 0.0),
+        ("a:x|c", sample("malformed_value"), 0.0),
+        ("a:nan|c", sample("malformed_value"), 0.0),
+        ("a:1|q", sample("illegal_event"), 0.0),
+        ("a:1|c|@x", sample("invalid_sample_factor"), 1.0),
+        ("a:1|ms|@-1", sample("invalid_sample_factor"), 0.0),
+        ("a:-1|c", event("illegal_negative_counter"), 0.0),
+        ("a:1|c|#__k:v", event("reserved_label"), 0.0),
+        ("a:1|g", "statsd_exporter_events_conflict_total".to_owned(), 0.0),
+        ("a:1|c|#k:", "statsd_exporter_tag_errors_total".to_owned(), 1.0),
+    ];
+    let names = ["sample_errors_total", "events_error_total", "events_conflict_total", "tag_errors_total"];
+    let errors = |scrape: &Scrape| names.iter().map(|name| scrape.sum(&format!("statsd_exporter_{name}"))).sum::<f64>();
+    let recorded = |scrape: &Scrape| scrape.sum("statsd_exporter_events_total");
+    let mut before = sidecar.take(&["a:1|c"]);
+    for (sent, (line, series, kept)) in (2..).zip(cases) {
+        sidecar.send(&[line]);
+        let scrape = sidecar.settled(sent);
+        assert_eq!(scrape.value(&series) - before.value(&series), 1.0, "{line}: {series}");
+        assert_eq!(errors(&scrape) - errors(&before), 1.0, "{line} is one error");
+        assert_eq!(recorded(&scrape) - recorded(&before), kept, "{line}");
+        before = scrape;
+    }
+    sidecar.stop();
+}
+
+#[test]
 fn nothing_is_bucketed_folded_or_left_out() {
     let sidecar = Exporter::new().start(&[]);
     let sender = sidecar.sender();
