@@ -499,6 +499,14 @@ fn a_real_prometheus_reads_what_it_read_before() {
         prometheus.wait_for("sum(promhttp_metric_handler_requests_total{code=~\"5..\"})", 0.0);
     }
     sidecar.stop();
+    // By their key alone OpenMetrics is offered too, whose parser is stricter with names.
+    let sidecar = Sidecar::start(&["telemetry.statsd_exporter_metrics=true"]);
+    sidecar.take(&["hits:4|c"]);
+    let prometheus = Prometheus::start_with(&[sidecar.http], None, &[]);
+    prometheus.wait_for("statsd_exporter_lines_total", 1.0);
+    prometheus.wait_for("statsd_exporter_metrics_total", 1.0);
+    prometheus.wait_for("statsieve_scrapes_total{format=\"openmetrics\"} > bool 0", 1.0);
+    sidecar.stop();
 }
 
 #[test]
