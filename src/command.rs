@@ -1,4 +1,4 @@
-//! What the program does: one module for each subcommand, and `run` for none.
+//! What the program does: one module for each subcommand, `run` for none, `statsd_exporter` for that program's flags.
 //!
 //! In: parsed arguments and a writer. Out: text on the writer, and the exit code.
 //! Not here: reading the command line, and exiting (`main`).
@@ -9,6 +9,15 @@ pub mod explain;
 pub mod healthcheck;
 pub mod memory;
 pub mod run;
+pub mod statsd_exporter;
+
+use std::io::{self, Write};
+
+/// Set when the image or package is built; see `src/build.rs` for the compiler's.
+const REVISION: &str = match option_env!("STATSIEVE_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
 
 /// Done as asked.
 pub const OK: u8 = 0;
@@ -16,3 +25,14 @@ pub const OK: u8 = 0;
 pub const FAILED: u8 = 1;
 /// The configuration was refused.
 pub const BAD_CONFIGURATION: u8 = 2;
+
+/// Writes version, revision, compiler and platform; [`OK`].
+///
+/// # Errors
+/// Those of `out`.
+pub fn print_version(out: &mut dyn Write) -> io::Result<u8> {
+    writeln!(out, "statsieve, version {} (revision: {REVISION})", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "  rust version: {}", env!("STATSIEVE_RUSTC"))?;
+    writeln!(out, "  platform:     {}/{}", std::env::consts::OS, std::env::consts::ARCH)?;
+    Ok(OK)
+}

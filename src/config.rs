@@ -46,16 +46,31 @@ pub struct Loaded {
 
 /// Reads the defaults, the file over them and the overrides over both.
 ///
+/// # Errors
+/// As [`load_over`].
+pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+    load_over(None, sources)
+}
+
+/// The same with a preset: its defaults come under the file, its flags between the file and the overrides.
+///
 /// Reads the file, the mapping file and the salt files it names; for start and reload, not for the hot path.
 ///
 /// # Errors
 /// Every problem of the file and the overrides at once. A file that cannot be read, or is no TOML, is the only
 /// problem told, since nothing else can be known then.
-pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+pub fn load_over(preset: Option<&Preset>, sources: &Sources) -> Result<Loaded, Problems> {
     let mut merged = source::Merged::new();
     let mut problems = Vec::new();
+    if let Some(preset) = preset {
+        merged.add_preset(preset.defaults, &mut problems);
+    }
     if let Some(path) = &sources.file {
         merged.add_file(path, &mut problems)?;
+    }
+    let flags = preset.map_or(&[][..], |preset| &preset.flags);
+    for flag in flags {
+        merged.add_flag(flag);
     }
     for argument in &sources.set {
         merged.add_override(argument, &mut problems);
@@ -68,7 +83,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     }
     let text = toml::to_string(&raw).expect("tables of plain values and lists can be written as TOML");
     let hash = format!("{:016x}", xxh64(text.as_bytes(), config.mapping.file_hash));
-    let (file, overrides) = (sources.file.clone(), sources.set.len());
+    let (file, overrides) = (sources.file.clone(), flags.len() + sources.set.len());
     Ok(Loaded { config, text, hash, file, overrides, files })
 }
 
@@ -81,19 +96,21 @@ impl Config {
         load(&Sources::default()).expect("the built-in defaults pass their checks; a test loads them").config
     }
 
-    /// Notes for whoever reviews the configuration: what can be reached from elsewhere, and rules without effect.
-    pub fn remarks(&self) -> Vec<String> {
-        let mut remarks = Vec::new();
+    /// Notes for whoever reviews the configuration: what can be reached from elsewhere.
+    pub fn exposures(&self) -> Vec<String> {
         let addresses = [
             ("listen.udp", self.listen.udp.as_ref()),
             ("listen.tcp", self.listen.tcp.as_ref()),
             ("http.listen", Some(&self.http.listen)),
         ];
-        for (key, address) in addresses {
-            if let Some(address) = address.filter(|address| !syntax::is_loopback(address)) {
-                remarks.push(format!("{key}: {address} can be reached from other machines"));
-            }
-        }
+        let open =
+            addresses.iter().filter_map(|(key, address)| Some((key, address.filter(|it| !syntax::is_loopback(it))?)));
+        open.map(|(key, address)| format!("{key}: {address} can be reached from other machines")).collect()
+    }
+
+    /// The same: rules without effect.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
         for (index, rule) in self.bucketing.iter().enumerate() {
             for tag in &rule.tags {
                 let drops = |glob: &&String| glob_matches(glob.as_bytes(), tag.as_bytes());
@@ -489,6 +506,8 @@ pub struct HeavyHitters {
 pub struct Telemetry {
     /// Which own metrics are exposed.
     pub own_metrics: OwnMetrics,
+    /// Whether those of `statsd_exporter` stand beside them, under its names.
+    pub statsd_exporter_metrics: bool,
 }
 
 /// Which own metrics are exposed.
@@ -538,6 +557,31 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// `KEY=VALUE` texts of `--set`, applied in order after the file.
     pub set: Vec<String>,
+}
+
+/// Another program's defaults and flags, in terms of our keys: what this one goes by in its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preset {
+    /// Built-in TOML, merged over the defaults and under the file. Must load; a test has to say so.
+    pub defaults: &'static str,
+    /// Applied in order after the file and before `--set`.
+    pub flags: Vec<Flag>,
+}
+
+/// One flag of another program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flag {
+    /// As `--flag=value`, which problems are told by.
+    pub written: String,
+    /// The dotted key that it stands for.
+    pub key: &'static str,
+    /// The value of that key, of the type that the key has.
+    pub value: toml::Value,
+}
+
+/// A duration as Go programs take it on their command line: `200ms`, `1h30m`; `None` for anything else.
+pub fn go_duration(text: &str) -> Option<Duration> {
+    syntax::go_duration(text)
 }
 
 #[cfg(test)]
@@ -664,7 +708,7 @@ mod tests {
                 export_registers: false,
             },
             heavy_hitters: HeavyHitters { capacity: 100 },
-            telemetry: Telemetry { own_metrics: OwnMetrics::Full },
+            telemetry: Telemetry { own_metrics: OwnMetrics::Full, statsd_exporter_metrics: false },
             log: Log { level: LogLevel::Info, format: LogFormat::Logfmt },
         };
         assert_eq!(loaded.config, expected);

@@ -75,6 +75,7 @@ impl Exposer {
     /// Starts one scrape.
     pub fn begin(&self, format: Format) -> Exposition {
         let begun = Instant::now();
+        self.telemetry.scrape_begun();
         self.refresh();
         Exposition {
             format,
@@ -117,6 +118,12 @@ impl fmt::Debug for Exposition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { format, bytes, .. } = self;
         f.debug_struct("Exposition").field("format", format).field("bytes", bytes).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Exposition {
+    fn drop(&mut self) {
+        self.telemetry.scrape_over();
     }
 }
 

@@ -3,7 +3,8 @@
 //! # What comes in
 //!
 //! Datagrams on UDP and unix sockets and streams over TCP and unix sockets, with lines such as
-//! `bot.messages:1|c|#user_id:42,activity_type:message`. Scrapes over HTTP. A configuration, at start and at each reload.
+//! `bot.messages:1|c|#user_id:42,activity_type:message`. Scrapes over HTTP. A configuration, at start and at each reload;
+//! in place of `statsd_exporter`, that program's flags ([`command::statsd_exporter`]).
 //! Nothing else: the process keeps no files, and sends nothing but answers and, if told to, the lines it got ([`relay`]).
 //!
 //! # The way of a sample

@@ -17,9 +17,10 @@ pub mod unix;
 pub mod worker;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections the kernel may complete before they are accepted.
@@ -53,18 +54,37 @@ pub fn first_that_works<T>(
 
 /// Binds `address` (`host:port`, resolved here; port 0 lets the kernel choose) for connections, so that they may come.
 ///
+/// `[::]` takes those of IPv4 too, and those alone on a machine that has no IPv6.
+///
 /// # Errors
 /// What resolving it or the last of the addresses it stands for failed with.
 pub fn bind_tcp(address: &str) -> io::Result<TcpListener> {
-    first_that_works(resolve(address)?, |address| {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // A restart need not wait until the connections of the process before have timed out.
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket.into())
+    first_that_works(resolve(address)?, |address| match bind_connections(address) {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && has_no_ipv6(&error) => {
+            bind_connections((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        bound => bound,
     })
+}
+
+fn bind_connections(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.ip() == Ipv6Addr::UNSPECIFIED {
+        // Whatever net.ipv6.bindv6only says.
+        socket.set_only_v6(false)?;
+    }
+    // A restart need not wait until the connections of the process before have timed out.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Whether an error says that the machine does not speak IPv6.
+fn has_no_ipv6(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    code == Some(Errno::EAFNOSUPPORT as i32) || code == Some(Errno::EADDRNOTAVAIL as i32)
 }
 
 /// How long to wait before the next try: 10 ms, doubled by each failure in a row, up to a second.
@@ -113,6 +133,13 @@ mod tests {
         assert!(backoff.succeeded());
         assert!(!backoff.succeeded(), "only the first success ends it");
         assert_eq!(backoff.failed(), Backoff::FIRST);
+    }
+
+    #[test]
+    fn every_address_means_those_of_ipv4_too() {
+        let listener = bind_tcp("[::]:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     }
 
     #[test]

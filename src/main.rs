@@ -1,6 +1,7 @@
 //! The program: reads its arguments and runs a command of the library.
 
-use std::io::{self, Write};
+use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,17 +9,16 @@ use clap::{Args, Parser, Subcommand};
 use statsieve::command;
 use statsieve::config::Sources;
 
-/// Set when the image or package is built; see `src/build.rs` for the compiler's.
-const REVISION: &str = match option_env!("STATSIEVE_REVISION") {
-    Some(revision) => revision,
-    None => "unknown",
-};
-
 /// StatsD and DogStatsD in over a local socket, a bounded number of Prometheus series out.
 ///
 /// Without a command it runs the sidecar; without a file, on the built-in defaults.
 #[derive(Parser)]
-#[command(name = "statsieve", disable_version_flag = true)]
+#[command(
+    name = "statsieve",
+    disable_version_flag = true,
+    after_help = "Given any flag of statsd_exporter, or started under that name, it takes that program's place; \
+                  its flags: statsieve --check-config --help"
+)]
 struct Arguments {
     #[command(flatten)]
     configuration: Configuration,
@@ -70,11 +70,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Arguments { configuration, fallback, version, command } = Arguments::parse();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if command::statsd_exporter::is_meant(&arguments) {
+        return ExitCode::from(command::statsd_exporter::statsd_exporter(&arguments));
+    }
+    let Arguments { configuration, fallback, version, command } = Arguments::parse_from(arguments);
     let sources = Sources { file: configuration.config, set: configuration.set };
     let mut out = io::stdout().lock();
     let code = match command {
-        _ if version => print_version(&mut out),
+        _ if version => command::print_version(&mut out),
         None => {
             drop(out);
             Ok(command::run::run(&sources, fallback, &mut io::stderr()))
@@ -92,11 +96,4 @@ fn main() -> ExitCode {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
-}
-
-fn print_version(out: &mut dyn Write) -> io::Result<u8> {
-    writeln!(out, "statsieve, version {} (revision: {REVISION})", env!("CARGO_PKG_VERSION"))?;
-    writeln!(out, "  rust version: {}", env!("STATSIEVE_RUSTC"))?;
-    writeln!(out, "  platform:     {}/{}", std::env::consts::OS, std::env::consts::ARCH)?;
-    Ok(0)
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::config::{BareTags, Config, MetricType, MsUnit, Naming, Observation};
 use crate::identity::{TagAction, TagRules};
-use crate::model::{DropReason, EVENTS, Refusal, SERVICE_CHECKS, SampleType, TagDropReason};
+use crate::model::{DropReason, EVENTS, Refusal, SERVICE_CHECKS, STATSD_EXPORTER_PREFIXES, SampleType, TagDropReason};
 use crate::parse::tags::{self, Tag, TagStyle};
 use crate::parse::{Line, Sample, offset};
 use labels::{LabelSet, Origin};
@@ -147,6 +147,8 @@ pub struct Mapper {
     unmapped: Terms,
     /// Whether any rule scales.
     scales: bool,
+    /// Beginnings of names that are taken, beside those that always are.
+    taken: &'static [&'static str],
 }
 
 impl Mapper {
@@ -172,6 +174,7 @@ impl Mapper {
             terms: terms.collect(),
             unmapped,
             scales: mapping.rules.iter().any(|rule| rule.scale.is_some()),
+            taken: if config.telemetry.statsd_exporter_metrics { &STATSD_EXPORTER_PREFIXES } else { &[] },
             naming: config.naming.clone(),
             add: config.labels.add.clone(),
             max_count: config.labels.max_count,
@@ -206,8 +209,9 @@ impl Mapper {
     /// Finds name and labels of a sample, into `out`; `rules` is what its identity was made with.
     ///
     /// # Errors
-    /// `MappingDrop` by a rule, `EmptyName` if a rule's template is empty, `NameTooLong`, `ReservedLabel` for a tag key that
-    /// is empty, starts with `__`, or is `le` on a histogram or `quantile` on a summary.
+    /// `MappingDrop` by a rule, `EmptyName` if a rule's template is empty, `NameTooLong`, `TypeConflict` for a name that
+    /// `telemetry.statsd_exporter_metrics` takes, `ReservedLabel` for a tag key that is empty, starts with `__`, or is `le`
+    /// on a histogram or `quantile` on a summary.
     pub fn resolve(
         &self,
         rules: &TagRules,
@@ -235,6 +239,9 @@ impl Mapper {
         }
         if out.name.len() > self.max_name_bytes {
             return Err(Refusal::new(DropReason::NameTooLong, 0));
+        }
+        if self.taken.iter().any(|start| out.name.starts_with(start.as_bytes())) {
+            return Err(Refusal::new(DropReason::TypeConflict, 0));
         }
         if line.lone_bracket {
             out.drop_tag(TagDropReason::Malformed);

@@ -52,6 +52,10 @@ pub(crate) use closed_set;
 /// Beginnings of metric names that user series must not take: our own, and those of Prometheus.
 pub const RESERVED_PREFIXES: [&str; 3] = ["statsieve_", "process_", "scrape_"];
 
+/// The same while `telemetry.statsd_exporter_metrics` exposes metrics of that program.
+pub const STATSD_EXPORTER_PREFIXES: [&str; 3] =
+    ["statsd_exporter_", "statsd_metric_mapper_cache_", "promhttp_metric_handler_"];
+
 /// The counter of events, by alert type.
 pub const EVENTS: &str = "statsd_events_total";
 /// The gauge of service checks, by check.

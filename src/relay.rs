@@ -80,6 +80,7 @@ fn send(packets: &Receiver<Packet>, targets: &[UdpSocket], books: &RelayBooks) {
             let sent = target.send(&packet).is_ok_and(|length| length == packet.len());
             let outcome = if sent { RelayOutcome::Sent } else { RelayOutcome::Dropped };
             books.lines[outcome.index()].fetch_add(lines, Relaxed);
+            books.packets.fetch_add(u64::from(sent), Relaxed);
         }
     }
 }

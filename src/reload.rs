@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::aggregate::{Sight, Store, Wanted};
 use crate::clock::Tick;
-use crate::config::{self, Config, DeclaredKind, Loaded, Problems, Sources};
+use crate::config::{self, Config, DeclaredKind, Loaded, Preset, Problems, Sources};
 use crate::map::Kind;
 use crate::map::labels::{LabelSet, Origin};
 use crate::model::SampleType;
@@ -31,6 +31,7 @@ type Listener = Box<dyn Fn(&Config) + Send + Sync>;
 /// The configuration in force, and what goes by it.
 pub struct InForce {
     sources: Sources,
+    preset: Option<Preset>,
     loaded: ArcSwap<Loaded>,
     rules: Arc<ArcSwap<Rules>>,
     store: Arc<Store>,
@@ -55,6 +56,7 @@ impl InForce {
         telemetry.set_mapping_rules(loaded.config.mapping.rules.len());
         Self {
             sources,
+            preset: None,
             loaded: ArcSwap::from_pointee(loaded),
             rules,
             store,
@@ -62,6 +64,12 @@ impl InForce {
             listeners: Vec::new(),
             turn: Mutex::default(),
         }
+    }
+
+    /// Reads its sources over this preset.
+    pub fn over(mut self, preset: Option<Preset>) -> Self {
+        self.preset = preset;
+        self
     }
 
     /// Has `listener` hear of each configuration that comes into force from now on.
@@ -80,7 +88,7 @@ impl InForce {
     /// All problems of a configuration that is refused; the one before stays in force then.
     pub fn reload(&self) -> Result<Vec<&'static str>, Problems> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut loaded = config::load(&self.sources).inspect_err(|problems| {
+        let mut loaded = config::load_over(self.preset.as_ref(), &self.sources).inspect_err(|problems| {
             self.telemetry.reload_failed();
             error!(problems = problems.count(), "configuration refused, the one before stays: {problems}");
         })?;
@@ -157,6 +165,11 @@ fn keep_what_needs_a_restart(config: &mut Config, before: &Config) -> Vec<&'stat
     if config.http.listen != before.http.listen {
         config.http.listen.clone_from(&before.http.listen);
         changed.push("http.listen");
+    }
+    // Turned on, it would take names that the bot's series may have.
+    if config.telemetry.statsd_exporter_metrics != before.telemetry.statsd_exporter_metrics {
+        config.telemetry.statsd_exporter_metrics = before.telemetry.statsd_exporter_metrics;
+        changed.push("telemetry.statsd_exporter_metrics");
     }
     changed
 }

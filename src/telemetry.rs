@@ -2,7 +2,7 @@
 //!
 //! In: counts from the workers, once a batch. Out: `statsieve_*` and `process_*` families, for `expose`.
 //! Always: label values come from closed sets; one writer per [`Books`], so a count is a plain store; every family is
-//! declared here, in [`FAMILIES`], and no other is exposed.
+//! declared here, in [`FAMILIES`], and no other is exposed, but for those of [`statsd_exporter`] if asked for.
 
 pub mod history;
 pub mod refusals;
@@ -364,6 +364,8 @@ pub struct SeriesBooks {
 pub struct RelayBooks {
     /// The counts.
     pub lines: [AtomicU64; RelayOutcome::COUNT],
+    /// Datagrams sent.
+    pub packets: AtomicU64,
 }
 
 /// What a family of our own is.
@@ -433,10 +435,12 @@ macro_rules! families {
     ($($name:ident = $kind:ident($stem:literal, $unit:literal, $help:literal)$(.$with:ident($($arg:expr)?))*;)+) => {
         $(static $name: Family = Family::new(Kind::$kind, $stem, $unit, $help)$(.$with($($arg)?))*;)+
 
-        /// Every family the sidecar can expose of itself, in the order of the exposition.
+        /// Every family declared here, in the order of the exposition.
         pub static FAMILIES: &[&Family] = &[$(&$name,)+];
     };
 }
+
+pub mod statsd_exporter;
 
 families! {
     BUILD = Info("statsieve_build", "", "Version, source revision and compiler of this program.")

@@ -11,7 +11,7 @@ use super::{BAD_CONFIGURATION, OK};
 use crate::aggregate::shape::Shape;
 use crate::config::{self, Config, Observation, OwnMetrics, Sources};
 use crate::model::{DropReason, SampleType, TagDropReason};
-use crate::telemetry::{Count, FIELD_LETTERS, LATENCY_BOUNDS, Listener};
+use crate::telemetry::{Count, FIELD_LETTERS, LATENCY_BOUNDS, Listener, statsd_exporter};
 
 /// Sample lines of a histogram besides those of its bounds: `+Inf`, `_sum` and `_count`.
 const HISTOGRAM_LINES: u64 = 3;
@@ -68,8 +68,9 @@ pub(super) fn own_lines(config: &Config) -> u64 {
     let estimates = (config.bucketing.len() * config.distinct.windows.len()) as u64;
     // Asked for by a key of their own, "core" or not.
     let registers = if config.distinct.export_registers { estimates * config.distinct.registers as u64 } else { 0 };
+    let old_names = if config.telemetry.statsd_exporter_metrics { statsd_exporter::MOST_LINES as u64 } else { 0 };
     if config.telemetry.own_metrics == OwnMetrics::Core {
-        return CORE_LINES + registers;
+        return CORE_LINES + registers + old_names;
     }
     // Datagrams, bytes, kernel drops, two of the queue, connections now, ever and refused, whether it works, its failures.
     let by_listener = 10 * Listener::COUNT;
@@ -81,7 +82,8 @@ pub(super) fn own_lines(config: &Config) -> u64 {
     let others = 40 + 20 + 10;
     let workers = config.listen.workers.unwrap_or(MOST_WORKERS) as u64;
     // Sampling rate and load of each worker.
-    (by_listener + by_reason + Count::COUNT + histograms + others) as u64 + 2 * workers + estimates + registers
+    let fixed = (by_listener + by_reason + Count::COUNT + histograms + others) as u64;
+    fixed + 2 * workers + estimates + registers + old_names
 }
 
 /// Writes all problems with carets, or what was read and the most it can cost.
@@ -108,7 +110,7 @@ pub fn check(sources: &Sources, out: &mut dyn Write) -> io::Result<u8> {
     };
     writeln!(out, "read: {file}the built-in defaults{overrides}")?;
     writeln!(out, "hash: {}", loaded.hash)?;
-    for remark in loaded.config.remarks() {
+    for remark in loaded.config.exposures().iter().chain(&loaded.config.remarks()) {
         writeln!(out, "note: {remark}")?;
     }
     write_worst_case(&loaded.config, out)?;
@@ -207,6 +209,9 @@ mod tests {
         assert_eq!(own(&["distinct.export_registers=true"]), without + 2 + 2 * 1024);
         let core = ["telemetry.own_metrics=core", "distinct.export_registers=true", "distinct.registers=16"];
         assert_eq!(own(&core), CORE_LINES + 2 * 16);
+        let old_names = "telemetry.statsd_exporter_metrics=true";
+        assert_eq!(own(&[old_names]), own(&[]) + statsd_exporter::MOST_LINES as u64);
+        assert_eq!(own(&["telemetry.own_metrics=core", old_names]), CORE_LINES + statsd_exporter::MOST_LINES as u64);
     }
 
     #[test]

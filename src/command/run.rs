@@ -21,7 +21,7 @@ use tracing_subscriber::{Layer, Registry, reload as reload_layer};
 use super::{BAD_CONFIGURATION, FAILED, OK};
 use crate::aggregate::Store;
 use crate::clock::Clock;
-use crate::config::{self, Config, Loaded, Log, LogFormat, LogLevel, Observation, Sources};
+use crate::config::{self, Config, Loaded, Log, LogFormat, LogLevel, Observation, Preset, Sources};
 use crate::expose::http::Admin;
 use crate::expose::lifecycle::Lifecycle;
 use crate::expose::report::Report;
@@ -62,20 +62,57 @@ pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u
             }
         }
     };
-    let log = start_log(&loaded.config);
     let overrides = sources.set.len();
-    match &sources.file {
-        Some(file) if refused.is_none() => {
-            info!(file = %file.display(), overrides, hash = loaded.hash, "configuration read");
+    let introduce = |loaded: &Loaded| {
+        match &sources.file {
+            Some(file) if refused.is_none() => {
+                info!(file = %file.display(), overrides, hash = loaded.hash, "configuration read");
+            }
+            _ => info!(overrides, hash = loaded.hash, "the built-in defaults are in force, with no file over them"),
         }
-        _ => info!(overrides, hash = loaded.hash, "the built-in defaults are in force, with no file over them"),
+        if let Some(found) = &refused {
+            error!(
+                problems = found.count(),
+                "configuration refused, running on the defaults: bucketing and labels.drop of the file are not in force"
+            );
+        }
+    };
+    run_loaded(loaded, sources, None, refused.is_some(), introduce)
+}
+
+/// Runs by what was read until a signal ends it. With `refused`, the configuration that was asked for is another one.
+///
+/// `sources` over `preset` is what a reload reads; `introduce` says in the log where the configuration came from. Returns
+/// the exit code.
+pub(super) fn run_loaded(
+    loaded: Loaded,
+    sources: &Sources,
+    preset: Option<Preset>,
+    refused: bool,
+    introduce: impl FnOnce(&Loaded),
+) -> u8 {
+    let log = start_log(&loaded.config);
+    introduce(&loaded);
+    // What another program leaves open as well, whoever runs it knows.
+    if preset.is_none() {
+        loaded.config.exposures().iter().for_each(|open| warn!("{open}"));
     }
-    if let Some(found) = &refused {
-        error!(
-            problems = found.count(),
-            "configuration refused, running on the defaults: bucketing and labels.drop of the file are not in force"
-        );
+    tell(&loaded);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "no runtime");
+            return FAILED;
+        }
+    };
+    match runtime.block_on(serve(loaded, sources.clone(), preset, refused, log)) {
+        Ok(()) => OK,
+        Err(_) => FAILED,
     }
+}
+
+/// Logs what is worth knowing of a configuration before anything runs by it.
+pub(super) fn tell(loaded: &Loaded) {
     let mapping = &loaded.config.mapping;
     if let Some(file) = &mapping.file {
         let observers = match &mapping.observation {
@@ -89,17 +126,6 @@ pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u
     for remark in loaded.config.remarks() {
         warn!("{remark}");
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            error!(%error, "no runtime");
-            return FAILED;
-        }
-    };
-    match runtime.block_on(serve(loaded, sources.clone(), refused.is_some(), log)) {
-        Ok(()) => OK,
-        Err(_) => FAILED,
-    }
 }
 
 /// What was logged as an error already and ends the process.
@@ -108,6 +134,7 @@ struct Failed;
 async fn serve(
     loaded: Loaded,
     sources: Sources,
+    preset: Option<Preset>,
     refused: bool,
     log: impl Fn(&Config) + Send + Sync + 'static,
 ) -> Result<(), Failed> {
@@ -140,11 +167,17 @@ async fn serve(
             (rules.insight.estimates(clock.now().as_millis() as u64), rules.exports_registers)
         }
     };
-    let telemetry = Arc::new(telemetry.with_distinct(estimates));
+    let mut telemetry = telemetry.with_distinct(estimates);
+    if config.telemetry.statsd_exporter_metrics {
+        telemetry = telemetry.with_statsd_exporter();
+    }
+    telemetry.set_relay_targets(&config.relay.targets);
+    let telemetry = Arc::new(telemetry);
     if refused {
         telemetry.config_refused();
     }
-    let mut in_force = InForce::new(sources, loaded, rules.clone(), store.clone(), telemetry.clone());
+    let in_force = InForce::new(sources, loaded, rules.clone(), store.clone(), telemetry.clone());
+    let mut in_force = in_force.over(preset);
 
     let refusals = Arc::new(Refusals::default());
     let (ended, mut worker_ended) = mpsc::unbounded_channel();
@@ -175,6 +208,7 @@ async fn serve(
         move |config| {
             log(config);
             telemetry.set_level(config.telemetry.own_metrics);
+            telemetry.set_relay_targets(&config.relay.targets);
             state.get().into_iter().for_each(|state| state.set(&config.http));
         }
     });
@@ -466,7 +500,7 @@ fn start_thread(
 }
 
 /// Sends the log to stderr, as configured; what it returns has it go by another configuration.
-fn start_log(config: &Config) -> impl Fn(&Config) + Send + Sync + use<> {
+pub(super) fn start_log(config: &Config) -> impl Fn(&Config) + Send + Sync + use<> {
     let (level_layer, set_level) = reload_layer::Layer::new(level(config.log));
     let (format_layer, set_format) = reload_layer::Layer::new(format(config.log));
     // Only a test that runs twice in one process finds a subscriber there already; the first one serves both.

@@ -28,7 +28,7 @@ use super::{
     Parse, RateLimit, Relay, Reload, Sampling, SamplingMode, Telemetry, Window,
 };
 use crate::map::regex::Regex;
-use crate::model::RESERVED_PREFIXES;
+use crate::model::{RESERVED_PREFIXES, STATSD_EXPORTER_PREFIXES};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>, fil
         listen: check.listen(&raw.listen),
         http: check.http(&raw.http, &raw.listen),
         parse: check.parse(&raw.parse),
-        naming: check.naming(&raw.naming),
+        naming: check.naming(raw),
         observer: check.observer(&raw.observer),
         reload: Reload { watch: raw.reload.watch },
         mapping: check.mapping(raw),
@@ -68,10 +68,21 @@ pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>, fil
                 &raw.telemetry.own_metrics,
                 &[("full", OwnMetrics::Full), ("core", OwnMetrics::Core)],
             ),
+            statsd_exporter_metrics: raw.telemetry.statsd_exporter_metrics,
         },
         relay: check.relay(&raw.relay),
         log: check.log(&raw.log),
     }
+}
+
+/// Whether a name is, or may be, one that `telemetry.statsd_exporter_metrics` has given away.
+fn begins_as_of_statsd_exporter(raw: &Raw, name: &str) -> bool {
+    raw.telemetry.statsd_exporter_metrics && STATSD_EXPORTER_PREFIXES.iter().any(|start| name.starts_with(start))
+}
+
+fn none_of_statsd_exporter(what: &str) -> String {
+    let taken = STATSD_EXPORTER_PREFIXES.join(", ");
+    format!("{what}: telemetry.statsd_exporter_metrics takes names that start with {taken}")
 }
 
 struct Check<'a> {
@@ -140,7 +151,7 @@ impl Check<'_> {
         self.require(raw.web_config_file.is_empty(), "http.web_config_file");
         let path = raw.metrics_path.as_str();
         let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#%\"<>\\".contains(&byte));
-        let ours = path == "/" || path.starts_with("/-/") || path.starts_with("/api/") || path.starts_with("//");
+        let ours = path.starts_with("/-/") || path.starts_with("/api/") || path.starts_with("//");
         self.require(path.starts_with('/') && plain && !ours, "http.metrics_path");
         let named = [("openmetrics", Format::OpenMetrics), ("protobuf", Format::Protobuf), ("text", Format::Text)];
         let known = |text: &String| named.iter().find(|(name, _)| name == text).map(|(_, format)| *format);
@@ -191,7 +202,12 @@ impl Check<'_> {
         }
     }
 
-    fn naming(&mut self, raw: &raw::Naming) -> Naming {
+    fn naming(&mut self, raw: &Raw) -> Naming {
+        let begins = begins_as_of_statsd_exporter(raw, &raw.naming.prefix);
+        let raw = &raw.naming;
+        if begins {
+            self.refuse_for("naming.prefix", &none_of_statsd_exporter("another prefix"));
+        }
         let taken = RESERVED_PREFIXES.iter().any(|taken| raw.prefix.starts_with(taken));
         self.require(is_name_part(&raw.prefix) && !taken, "naming.prefix");
         self.require(is_name_part(&raw.counter_suffix), "naming.counter_suffix");
@@ -502,6 +518,9 @@ impl Check<'_> {
             let name = declared.name.as_deref().unwrap_or_default();
             let new = names.insert(name);
             self.require_at(is_metric_name(name) && new, &base.join("name"));
+            if begins_as_of_statsd_exporter(raw, name) {
+                self.refuse_at(&base.join("name"), &none_of_statsd_exporter("another name"));
+            }
             let kind = declared.kind.as_deref().unwrap_or_default();
             let kinds = [
                 ("counter", DeclaredKind::Counter),

@@ -30,7 +30,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("listen.max_connections", "1 to 1000000"),
     ("listen.idle_timeout", "a duration, \"0s\" (never) to \"365d\""),
     ("http.listen", "\"host:port\", \":port\" or \"[::1]:port\""),
-    ("http.metrics_path", "a path that starts with \"/\" and is none of \"/\", \"/-/...\", \"/api/...\""),
+    ("http.metrics_path", "a path that starts with \"/\" and is none of \"//...\", \"/-/...\", \"/api/...\""),
     ("http.formats", "a list of \"openmetrics\", \"protobuf\", \"text\", at least one, none twice"),
     ("http.lifecycle", BOOLEAN),
     ("http.debug_api", "\"loopback\", \"all\" or \"off\""),
@@ -141,6 +141,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("relay.targets", "a list of \"host:port\""),
     ("relay.packet_bytes", "64 to 65507"),
     ("telemetry.own_metrics", "\"full\" or \"core\""),
+    ("telemetry.statsd_exporter_metrics", BOOLEAN),
     ("log.level", "\"debug\", \"info\", \"warn\" or \"error\""),
     ("log.format", "\"logfmt\" or \"json\""),
 ];

@@ -129,7 +129,14 @@ impl Problem {
         Self { place: text, key: key.to_string(), message, excerpt: Some(excerpt), mapping: false }
     }
 
-    /// Where it comes in a list: by line of the file, then of the mapping file, then the overrides.
+    /// A problem of another program's flag, written `--flag=value`: whoever wrote it knows the flag and not our key.
+    pub(super) fn in_flag(written: &str, message: String) -> Self {
+        let value = written.find('=').map_or(0, |equals| equals + 1);
+        let excerpt = Excerpt { line: None, text: written.to_owned(), marked: value..written.len() };
+        Self { place: written.to_owned(), key: String::new(), message, excerpt: Some(excerpt), mapping: false }
+    }
+
+    /// Where it comes in a list: by line of the file, then of the mapping file, then the command line.
     pub(super) fn order(&self) -> (bool, bool, usize) {
         let line = self.excerpt.as_ref().and_then(|excerpt| excerpt.line);
         (line.is_none(), self.mapping, line.unwrap_or(0))

@@ -194,6 +194,7 @@ raw_table! { Relay {
 
 raw_table! { Telemetry {
     own_metrics: String,
+    statsd_exporter_metrics: bool,
 } }
 
 raw_table! { Log {

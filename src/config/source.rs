@@ -1,4 +1,4 @@
-//! Brings the built-in defaults, a file and the overrides together, and remembers where each value came from.
+//! Brings defaults, a preset, a file and the command line together, and remembers where each value came from.
 //!
 //! In: texts. Out: one merged table, its raw structs, and a [`Problem`] for each thing that does not fit.
 //! Not here: ranges and meanings (`check`).
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeArray, DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
+use super::Flag;
 use super::keys;
 use super::problem::{KeyPath, Problem, Problems};
 use super::raw::Raw;
@@ -29,6 +30,8 @@ enum Place {
     File { key: Range<usize>, value: Range<usize> },
     /// By the override of this index.
     Override(usize),
+    /// By the flag of this index.
+    Flag(usize),
 }
 
 /// The merged configuration before it is checked.
@@ -40,6 +43,8 @@ pub(super) struct Merged {
     file: Option<PathBuf>,
     text: String,
     overrides: Vec<String>,
+    /// Flags as they were written.
+    flags: Vec<String>,
     /// Keys whose value did not fit their type; they hold a stand-in now.
     broken: Vec<KeyPath>,
 }
@@ -55,8 +60,24 @@ impl Merged {
             file: None,
             text: String::new(),
             overrides: Vec::new(),
+            flags: Vec::new(),
             broken: Vec::new(),
         }
+    }
+
+    /// Merges a preset over what is there.
+    pub(super) fn add_preset(&mut self, text: &str, problems: &mut Vec<Problem>) {
+        let table = toml::from_str(text).expect("a built-in preset is TOML; a test loads it");
+        self.merge(table, &KeyPath::default(), problems);
+    }
+
+    /// Applies a flag of the program that the preset stands for.
+    pub(super) fn add_flag(&mut self, flag: &Flag) {
+        let path = KeyPath::parse(flag.key);
+        self.places.retain(|place, _| !place.is_within(&path));
+        self.places.insert(path.clone(), Place::Flag(self.flags.len()));
+        self.flags.push(flag.written.clone());
+        put(&mut self.table, &path, flag.value.clone()).expect("a flag stands for a key of the code");
     }
 
     /// Reads `path` and merges it over what is there.
@@ -270,7 +291,7 @@ impl Merged {
         look_up(&self.defaults, path.segments().enumerate().map(|(i, s)| if bucketing && i == 1 { "0" } else { s }))
     }
 
-    /// Whether the file or an override sets this very key.
+    /// Whether the file, a flag or an override sets this very key.
     pub(super) fn is_set(&self, path: &KeyPath) -> bool {
         self.places.contains_key(path)
     }
@@ -304,6 +325,7 @@ impl Merged {
                 Some(Place::Override(index)) => {
                     return Problem::in_override(&self.overrides[*index], path, message, mark_key);
                 }
+                Some(Place::Flag(index)) => return Problem::in_flag(&self.flags[*index], message),
                 Some(Place::File { key, value }) => {
                     let span = if mark_key { key } else { value };
                     let name = self.file.as_deref().unwrap_or(Path::new("")).display().to_string();
@@ -536,6 +558,7 @@ mod tests {
         packet_bytes = 1400
         [telemetry]
         own_metrics = "full"
+        statsd_exporter_metrics = false
         [log]
         level = "info"
         format = "logfmt"

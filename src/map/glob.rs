@@ -124,6 +124,30 @@ impl Globs {
         self.children.find(hash(&self.hasher, parent, part), is_it).copied()
     }
 
+    /// The tree as a digraph for graphviz: a node for each part, those where globs end with what `named` calls their rule.
+    pub(super) fn graph(&self, named: impl Fn(u32) -> String) -> String {
+        let mut out =
+            String::from("digraph globs {\n  rankdir=LR;\n  node [shape=box];\n  n0 [label=\"\", shape=point];\n");
+        for (number, node) in self.nodes.iter().enumerate().skip(1) {
+            let mut label = escaped(&String::from_utf8_lossy(&node.text));
+            let ends = MetricType::ALL.iter().map(|kind| (kind, node.ends[kind.index()]));
+            let mut ends: Vec<_> = ends.filter(|(_, rank)| *rank != NONE).collect();
+            let same = ends.len() == MetricType::COUNT && ends.iter().all(|(_, rank)| *rank == ends[0].1);
+            if same {
+                ends.truncate(1);
+            }
+            for (kind, rank) in &ends {
+                let only = if same { String::new() } else { format!("{kind}: ") };
+                label.push_str(&format!("\\n{only}{}", escaped(&named(*rank))));
+            }
+            let style = if ends.is_empty() { "" } else { ", peripheries=2" };
+            let parent = node.parent;
+            out.push_str(&format!("  n{number} [label=\"{label}\"{style}];\n  n{parent} -> n{number};\n"));
+        }
+        out.push_str("}\n");
+        out
+    }
+
     /// The least rank of a glob that matches. Allocates nothing.
     pub(super) fn find(&self, kind: MetricType, parts: Parts<'_>) -> Option<u32> {
         let mut found = NONE;
@@ -152,6 +176,11 @@ impl Globs {
     }
 }
 
+/// Text as it stands between the quotes of a graph.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ")
+}
+
 fn hash(hasher: &RandomState, parent: u32, part: &[u8]) -> u64 {
     let mut hasher = hasher.build_hasher();
     hasher.write_u32(parent);
@@ -172,4 +201,33 @@ pub(super) fn cut(name: &[u8], most: usize, out: &mut Vec<Range<usize>>) -> bool
     }
     out.push(start..name.len());
     out.len() <= most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_graph_has_a_node_for_each_part_and_tells_which_rule_ends_where() {
+        let mut globs = Globs::default();
+        globs.add("bot.*", None, 0);
+        globs.add("bot.api.x", Some(MetricType::Counter), 1);
+        globs.add("bot.api.x", Some(MetricType::Gauge), 2);
+        let graph = globs.graph(|rank| format!("\"rule\\\" {rank}"));
+        let expected = r#"digraph globs {
+  rankdir=LR;
+  node [shape=box];
+  n0 [label="", shape=point];
+  n1 [label="bot"];
+  n0 -> n1;
+  n2 [label="*\n\"rule\\\" 0", peripheries=2];
+  n1 -> n2;
+  n3 [label="api"];
+  n1 -> n3;
+  n4 [label="x\ncounter: \"rule\\\" 1\ngauge: \"rule\\\" 2", peripheries=2];
+  n3 -> n4;
+}
+"#;
+        assert_eq!(graph, expected);
+    }
 }

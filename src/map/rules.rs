@@ -148,6 +148,21 @@ impl Found<'_> {
     }
 }
 
+/// The globs of rules as a digraph for graphviz, as they are searched.
+pub(crate) fn graph(rules: &[Rule]) -> String {
+    let mut globs = Globs::default();
+    for (place, rule) in (0..).zip(rules) {
+        if let Pattern::Glob(glob) = &rule.pattern {
+            globs.add(glob, rule.metric_type, place);
+        }
+    }
+    globs.graph(|rank| {
+        let rule = &rules[rank as usize];
+        let becomes = if rule.action == Action::Drop { "dropped" } else { &rule.name };
+        format!("{}: {becomes}", rule.place)
+    })
+}
+
 /// Rules that never match, since an earlier one is for all their names and types: each with that one.
 ///
 /// Of regular expressions, only those that are written alike are compared.

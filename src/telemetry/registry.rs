@@ -17,6 +17,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::history::{Figures, History};
+use super::statsd_exporter::StatsdExporter;
 use super::*;
 use crate::config::{Format, OwnMetrics};
 use crate::insight::distinct::Estimate;
@@ -60,8 +61,10 @@ impl Telemetry {
             scrape_duration: Histogram::new(SCRAPE_BOUNDS),
             scrape_bytes: AtomicU64::new(0),
             scraped_ms: AtomicU64::new(0),
+            scrapes_in_flight: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
             relay: Arc::default(),
+            relay_targets: Mutex::default(),
             mapping_rules: AtomicU64::new(0),
             history: History::default(),
         });
@@ -75,6 +78,12 @@ impl Telemetry {
     pub fn with_distinct(mut self, read: impl Fn() -> (Vec<Estimate>, bool) + Send + Sync + 'static) -> Self {
         let level = self.ledger.level.clone();
         self.registry.register_collector(Box::new(Distinct { level, read: Box::new(read) }));
+        self
+    }
+
+    /// Shows the metrics of `statsd_exporter` as well.
+    pub fn with_statsd_exporter(mut self) -> Self {
+        self.registry.register_collector(Box::new(StatsdExporter(Arc::clone(&self.ledger))));
         self
     }
 
@@ -140,6 +149,16 @@ impl Telemetry {
         &self.ledger.series
     }
 
+    /// A scrape begins; [`Self::scrape_over`] has to follow, however it ends.
+    pub fn scrape_begun(&self) {
+        self.ledger.scrapes_in_flight.fetch_add(1, Relaxed);
+    }
+
+    /// A scrape is over, to its end or given up.
+    pub fn scrape_over(&self) {
+        self.ledger.scrapes_in_flight.fetch_sub(1, Relaxed);
+    }
+
     /// A scrape was made to its end, in `took`, of `bytes` before compression.
     pub fn scraped(&self, format: Format, took: Duration, bytes: u64) {
         self.ledger.scrapes[place(format)].fetch_add(1, Relaxed);
@@ -168,6 +187,11 @@ impl Telemetry {
     /// So many mapping rules are in force from now on.
     pub fn set_mapping_rules(&self, rules: usize) {
         self.ledger.mapping_rules.store(rules as u64, Relaxed);
+    }
+
+    /// Lines are sent on to these from now on.
+    pub fn set_relay_targets(&self, targets: &[String]) {
+        *self.ledger.relay_targets.lock().unwrap_or_else(PoisonError::into_inner) = targets.join(",");
     }
 
     /// The configuration was read again and is in force from now on.
@@ -278,28 +302,31 @@ impl Level {
 }
 
 #[derive(Debug)]
-struct Ledger {
+pub(super) struct Ledger {
     level: Level,
     workers: Vec<Arc<Books>>,
     sockets: Vec<Arc<SocketBooks>>,
-    series: Arc<SeriesBooks>,
+    pub(super) series: Arc<SeriesBooks>,
     config_hash: Mutex<String>,
     reload_successful: AtomicBool,
     reload_time_ms: AtomicU64,
     reloads: [AtomicU64; ReloadOutcome::COUNT],
-    scrapes: [AtomicU64; FORMATS.len()],
+    pub(super) scrapes: [AtomicU64; FORMATS.len()],
+    pub(super) scrapes_in_flight: AtomicU64,
     scrape_duration: Histogram,
     scrape_bytes: AtomicU64,
     /// When the last scrape was over, milliseconds since 1970; 0 if there was none.
     scraped_ms: AtomicU64,
     accept_errors: AtomicU64,
-    relay: Arc<RelayBooks>,
-    mapping_rules: AtomicU64,
+    pub(super) relay: Arc<RelayBooks>,
+    /// With commas between them.
+    pub(super) relay_targets: Mutex<String>,
+    pub(super) mapping_rules: AtomicU64,
     history: History,
 }
 
 impl Ledger {
-    fn tally(&self) -> Tally {
+    pub(super) fn tally(&self) -> Tally {
         let mut sum = Tally::default();
         for books in &self.workers {
             sum.merge(&books.read());
@@ -307,7 +334,7 @@ impl Ledger {
         sum
     }
 
-    fn listeners(&self) -> Vec<(Listener, ListenerFigures)> {
+    pub(super) fn listeners(&self) -> Vec<(Listener, ListenerFigures)> {
         let mut kinds: [Option<ListenerFigures>; Listener::COUNT] = Default::default();
         for socket in &self.sockets {
             kinds[socket.listener.index()].get_or_insert_default().add(&ListenerFigures {
@@ -324,6 +351,10 @@ impl Ledger {
             });
         }
         Listener::ALL.iter().filter_map(|kind| kinds[kind.index()].map(|sum| (*kind, sum))).collect()
+    }
+
+    pub(super) fn reloads(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        ReloadOutcome::ALL.iter().map(|how| (how.label(), self.reloads[how.index()].load(Relaxed)))
     }
 
     fn figures(&self) -> Figures {
@@ -434,8 +465,7 @@ impl Collector for Ledger {
         }
         out.gauge(&SCRAPE_SIZE, self.scrape_bytes.load(Relaxed))?;
         out.counter(&ACCEPT_ERRORS, self.accept_errors.load(Relaxed))?;
-        let reloads = ReloadOutcome::ALL.iter();
-        out.counters(&RELOADS, reloads.map(|how| (how.label(), self.reloads[how.index()].load(Relaxed))))?;
+        out.counters(&RELOADS, self.reloads())?;
         out.gauge(&RELOAD_OK, u64::from(self.reload_successful.load(Relaxed)))?;
         if let Some(mut family) = out.family(&RELOAD_TIME)? {
             family.encode_gauge(&(self.reload_time_ms.load(Relaxed) as f64 / 1e3))?;
@@ -526,9 +556,9 @@ impl Collector for Distinct {
 }
 
 /// Writes declared families, leaving out those that the level does not show.
-struct Out<'a> {
-    encoder: DescriptorEncoder<'a>,
-    level: OwnMetrics,
+pub(super) struct Out<'a> {
+    pub(super) encoder: DescriptorEncoder<'a>,
+    pub(super) level: OwnMetrics,
 }
 
 impl Out<'_> {
@@ -552,14 +582,14 @@ impl Out<'_> {
         self.encoder.encode_descriptor(family.stem, family.help, unit, kind).map(Some)
     }
 
-    fn counter(&mut self, family: &'static Family, value: u64) -> fmt::Result {
+    pub(super) fn counter(&mut self, family: &'static Family, value: u64) -> fmt::Result {
         match self.family(family)? {
             Some(mut metric) => metric.encode_counter::<NoLabelSet, u64, f64>(&value, None),
             None => Ok(()),
         }
     }
 
-    fn gauge(&mut self, family: &'static Family, value: u64) -> fmt::Result {
+    pub(super) fn gauge(&mut self, family: &'static Family, value: u64) -> fmt::Result {
         match self.family(family)? {
             Some(mut metric) => metric.encode_gauge(&value),
             None => Ok(()),
@@ -567,7 +597,11 @@ impl Out<'_> {
     }
 
     /// One series per value of the family's only label.
-    fn counters(&mut self, family: &'static Family, values: impl Iterator<Item = (&'static str, u64)>) -> fmt::Result {
+    pub(super) fn counters<'l>(
+        &mut self,
+        family: &'static Family,
+        values: impl Iterator<Item = (&'l str, u64)>,
+    ) -> fmt::Result {
         self.labelled(family, values, |metric, value| metric.encode_counter::<NoLabelSet, u64, f64>(&value, None))
     }
 
@@ -590,10 +624,10 @@ impl Out<'_> {
         Ok(())
     }
 
-    fn labelled(
+    fn labelled<'l>(
         &mut self,
         family: &'static Family,
-        values: impl Iterator<Item = (&'static str, u64)>,
+        values: impl Iterator<Item = (&'l str, u64)>,
         write: impl Fn(&mut MetricEncoder<'_>, u64) -> fmt::Result,
     ) -> fmt::Result {
         let mut values = values.peekable();
@@ -623,7 +657,7 @@ impl Out<'_> {
     }
 
     /// A constant 1 with the family's labels, which `values` gives in order.
-    fn info(&mut self, family: &'static Family, values: &[&str]) -> fmt::Result {
+    pub(super) fn info(&mut self, family: &'static Family, values: &[&str]) -> fmt::Result {
         let labels: Vec<(&str, &str)> = family.labels.iter().copied().zip(values.iter().copied()).collect();
         match self.family(family)? {
             Some(mut metric) => metric.encode_info(&labels),

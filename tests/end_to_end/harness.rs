@@ -144,7 +144,11 @@ impl Sidecar {
 
     /// As [`Sidecar::start`], with further arguments.
     pub(crate) fn start_with(settings: &[&str], arguments: &[&str]) -> Self {
-        let mut child = spawn(settings, arguments);
+        Self::of(spawn(settings, arguments))
+    }
+
+    /// One that was started by a command of its own, its log piped; waits until it is ready.
+    pub(crate) fn of(mut child: Child) -> Self {
         let log = Log::default();
         let reader = log.follow(child.stderr.take().unwrap());
         let mut child = KillOnDrop(Some(child));

@@ -16,6 +16,7 @@ mod harness;
 mod books;
 mod clients;
 mod command_line;
+mod drop_in;
 mod exposition;
 mod flood;
 mod ground_truth;
