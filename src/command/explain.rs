@@ -379,7 +379,7 @@ fn query(kind: Kind, name: &str) -> String {
         Kind::Gauge => format!("max({name})"),
         // Instances may have seen the same members.
         Kind::Set => format!("max({name})"),
-        Kind::Summary => format!("max(rate({name}_sum[5m]) / rate({name}_count[5m]))"),
+        Kind::Summary => format!("max by (quantile) ({name})"),
         Kind::Histogram => format!("histogram_quantile(0.95, sum by (le) (rate({name}_bucket[5m])))"),
     }
 }
