@@ -166,8 +166,5 @@ impl Mapping {
                 "mapping: this version keeps no summaries, {whose} become histograms of observer.buckets"
             ));
         }
-        if self.ttl.is_some() || self.rules.iter().any(|rule| rule.ttl.is_some_and(|ttl| !ttl.is_zero())) {
-            remarks.push("mapping: a ttl has no effect in this version".to_owned());
-        }
     }
 }
