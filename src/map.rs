@@ -232,6 +232,13 @@ impl Mapper {
         if line.lone_bracket {
             out.drop_tag(TagDropReason::Malformed);
         }
+        let container = self.container_id_label.as_ref().filter(|_| !sample.container.is_empty());
+        let container_first = sample.container_is_first();
+        if let Some(label) = container
+            && container_first
+        {
+            set(label.as_bytes(), sample.container, self, &mut out.labels, &mut out.tag_drops);
+        }
         let in_name = tags::list(line.name_tags, line.style);
         for (place, tag) in in_name.chain(tags::list(sample.tags, TagStyle::DogStatsd)).enumerate() {
             if let Tag::Pair(key, value) = tag
@@ -244,8 +251,8 @@ impl Mapper {
             self.take_tag(rules, sample.kind, (place, tag), out)
                 .map_err(|key| Refusal::new(DropReason::ReservedLabel, offset(text, key)))?;
         }
-        if let Some(label) = &self.container_id_label
-            && !sample.container.is_empty()
+        if let Some(label) = container
+            && !container_first
         {
             set(label.as_bytes(), sample.container, self, &mut out.labels, &mut out.tag_drops);
         }

@@ -290,6 +290,15 @@ impl Default for Sample<'_> {
     }
 }
 
+impl Sample<'_> {
+    /// Whether the `c:` field stands before the tags: a label that both name is then the tag's, which comes later.
+    #[inline]
+    pub fn container_is_first(&self) -> bool {
+        // Both borrow the same line.
+        !self.container.is_empty() && !self.tags.is_empty() && self.container.as_ptr() < self.tags.as_ptr()
+    }
+}
+
 impl<'a> Values<'a> {
     /// The numbers in order; an empty piece between packed values is none. At least one item, even if a refusal.
     ///

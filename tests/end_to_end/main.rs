@@ -12,6 +12,8 @@
 )]
 
 mod harness;
+#[path = "../exposition/lint.rs"]
+mod lint;
 
 mod books;
 mod clients;
@@ -19,6 +21,7 @@ mod command_line;
 mod exposition;
 mod flood;
 mod ground_truth;
+mod hostile;
 mod insight;
 mod kernel_drops;
 mod limits;
