@@ -8,6 +8,7 @@
 //! Follows: the StatsD metric types; DogStatsD 1.0 to 1.6; InfluxDB, Librato and SignalFX tags as `statsd_exporter`
 //! reads them, less its faults.
 
+pub mod client;
 pub mod glance;
 pub mod message;
 pub mod number;

@@ -69,6 +69,7 @@ fn known_identities_allocate_nothing() {
         "bot.tags:1|c|#bare,k:,k:v",
         "bot.größe:1|g|#name:schön",
         "a:1|c\r\nb:1|g\r\n\r\n",
+        "datadog.dogstatsd.client.packets_dropped:3|c|#client:py\ndatadog.dogstatsd.client.bytes_dropped_queue:1|c",
     ] {
         let mut pipeline = pipeline();
         assert_eq!(allocations(&mut pipeline, &[lines.as_bytes().to_vec()]), 0, "{lines:?}");

@@ -93,6 +93,15 @@ fn each_version_of_the_grammar() {
     ]);
 }
 
+#[test]
+fn mended_what_clients_tell_of_themselves_is_summed_unless_it_is_wanted_as_it_is() {
+    const LINES: &[&str] = &["datadog.dogstatsd.client.packets_dropped:3|c|#client:py", "a:1|c"];
+    let summed = like_the_peer(&["parse.client_telemetry=true"]);
+    check_cases_under(&summed, &[("3.2 client figures", "no series", LINES, &["a 1"], "")]);
+    let series = "datadog_dogstatsd_client_packets_dropped{client=\"py\"} 3";
+    check_cases(&[("3.2 client figures", "as it is sent", LINES, &["a 1", series], "")]);
+}
+
 /// The grammar alone: what becomes of them is for others to say.
 #[test]
 fn the_value_of_a_set_is_its_whole_text() {

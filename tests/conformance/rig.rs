@@ -14,12 +14,13 @@ use statsieve::pipeline::{Pipeline, Rules};
 use statsieve::telemetry::{Books, Count, SeriesBooks, Tally};
 
 /// What makes names and labels those of statsd_exporter.
-pub(crate) const LIKE_THE_PEER: [&str; 5] = [
+pub(crate) const LIKE_THE_PEER: [&str; 6] = [
     "naming.counter_suffix=",
     "naming.timer_suffix=",
     "bucketing=[]",
     "labels.drop=[]",
     "parse.container_id_label=container_id",
+    "parse.client_telemetry=false",
 ];
 
 /// The configuration under a mapping file of this text.

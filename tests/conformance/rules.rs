@@ -53,6 +53,7 @@ const RULES: &[(&str, &str)] = &[
     ("3.2 units", "ms and h are the same there, and not converted"),
     ("3.2 tags", "a value may hold colons; keys may repeat; a tag may have no value; empty ones are none"),
     ("3.2 server tags", "tags that are meant for the server alone are taken out"),
+    ("3.2 client figures", "clients send figures of their own through the same socket"),
     ("3.2 not finite", "values that are not finite are dropped, and a tiny rate explodes nothing"),
     ("3.3 lengths", "title and text are cut by their lengths in bytes, whatever they hold"),
     ("3.3 fields", "optional fields in any order; a bad one costs itself"),
