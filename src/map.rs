@@ -244,6 +244,8 @@ impl Mapper {
             if let Tag::Pair(key, value) = tag
                 && let Some(known) = out.plain_keys.get(place)
                 && known.written == key
+                // A place where none is known yet holds an empty one.
+                && !key.is_empty()
             {
                 set(&known.escaped, value, self, &mut out.labels, &mut out.tag_drops);
                 continue;
@@ -403,7 +405,9 @@ impl Mapper {
         escaped.clear();
         name::escape(key, &mut escaped);
         let outcome = self.set_tag(rules, kind, (key, &escaped), (value, bare), action, out);
-        if action == TagAction::Keep && outcome.is_ok() && escaped != b"le" && key.len() <= self.max_name_bytes {
+        // Not what some types of family keep for themselves: it has to be looked at each time.
+        let plain = action == TagAction::Keep && escaped != b"le" && escaped != b"quantile";
+        if plain && outcome.is_ok() && key.len() <= self.max_name_bytes {
             out.remember(place, key, &escaped);
         }
         out.key = escaped;

@@ -263,6 +263,13 @@ fn dogstatsd_tags() {
 fn mended_a_key_that_is_no_label_costs_the_sample_and_not_the_scrape() {
     check_cases(&[
         ("7 crash", "an empty key", &["a#=v:1|c", "a:1|c|#:v"], &[], "reserved_label*2"),
+        (
+            "7 crash",
+            "in a place where no key is known",
+            &["a:1|c|#x:,l:w", "a:1|c|#:v,l:w"],
+            &["a{l=\"w\"} 1"],
+            "reserved_label tag:malformed",
+        ),
         ("7 crash", "two underscores", &["a:1|c|#__name__:b", "a,__k=v:1|c"], &[], "reserved_label*2"),
         ("7 crash", "two underscores by escaping", &["a:1|c|#..k:v"], &[], "reserved_label"),
         (

@@ -47,14 +47,23 @@ const INPUTS: &[(&str, &str, Outcome)] = &[
     ("its scrape fails over a tag without a name", "#k=v:1|c", Dropped("empty_name")),
     ("the same behind a name", "x.label#=v:1|c", Dropped("reserved_label")),
     ("the same in DogStatsD", "x.label:1|c|#:v", Dropped("reserved_label")),
+    (
+        "an empty key, where another was left out before",
+        "x.key:1|c|#a:1,b:2,c:3,user_id:1,l:w\nx.key:1|c|#a:1,b:2,c:3,:v,l:w",
+        Series("x_key_total{a=\"1\",b=\"2\",c=\"3\",l=\"w\",user_bucket=\"bucket_20\"}", 1.0),
+    ),
     ("its scrape fails over a pair of names", "x.pair:1|h\nx.pair.count:1|h", Series("x_pair_count", 1.0)),
     ("and the other way round", "y.pair.sum:1|h\ny.pair:1|h", Series("y_pair_sum_count", 1.0)),
     ("different sets of labels", "x.sets:1|c\nx.sets:1|c|#k:v", Series("x_sets_total{k=\"v\"}", 1.0)),
 ];
 
 /// Drops of those inputs that have several lines, of which some are good.
-const BESIDE: &[(&str, &str)] =
-    &[("x.sum:1|c\n", "not_finite"), ("x.pair:", "type_conflict"), ("y.pair", "type_conflict")];
+const BESIDE: &[(&str, &str)] = &[
+    ("x.sum:1|c\n", "not_finite"),
+    ("x.key:", "reserved_label"),
+    ("x.pair:", "type_conflict"),
+    ("y.pair", "type_conflict"),
+];
 
 /// All formats, each valid, with the same series.
 fn scrape_all(sidecar: &Sidecar, after: &str) -> Scrape {
@@ -115,7 +124,8 @@ fn what_takes_the_peer_down_costs_itself_and_is_counted() {
 #[test]
 fn a_tag_named_quantile_beside_summaries_is_one_sample_that_spoils_nothing() {
     let mut sidecar = Sidecar::start(&["observer.type=summary"]);
-    sidecar.send(&["x:1|ms|#quantile:0.5", "x,quantile=0.5:1|h", "x:2|ms", "q:1|c|#quantile:0.5"]);
+    // In one datagram, so that a worker has met the tag on a counter, where it means nothing, before it does.
+    sidecar.send(&["q:1|c|#quantile:0.5\nx:1|ms|#quantile:0.5\nx,quantile=0.5:1|h\nx:2|ms"]);
     sidecar.settled(4);
     let scrape = scrape_all(&sidecar, "quantile");
     ask_promtool(&scrape);
