@@ -8,6 +8,7 @@
 
 mod convert;
 mod dogstatsd;
+mod equivalence;
 mod escaping;
 mod lines;
 mod mapping;
