@@ -76,6 +76,7 @@ const RULES: &[(&str, &str)] = &[
 /// Rules that other tests are for, since they need a socket, a clock or a whole process: the file and its test.
 const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("2.3.1", TRANSPORTS, "lines_over_tcp_arrive_however_they_are_cut"),
+    ("2.3.1", RELAY, "raw_lines_reach_every_target_good_or_bad"),
     ("2.5 ttl", LIMITS, "idle_series_go_after_their_time_and_return_from_zero"),
     ("2.5 limits", LIMITS, "a_tag_that_never_repeats_costs_detail_but_no_total"),
     ("2.7", HOSTILE, "what_takes_the_peer_down_costs_itself_and_is_counted"),
