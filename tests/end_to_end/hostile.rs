@@ -145,6 +145,9 @@ mappings:
 - { match: 'two.b', name: two, help: 'the second', labels: { kind_b: x } }
 - { match: 'own.*', name: 'process_$1' }
 - { match: 'none.*', name: '$2' }
+- { match: 'bound.*', name: bound, labels: { le: '$1' } }
+- { match: 'quant.*', name: quant, labels: { quantile: '$1' } }
+- { match: 'summed.*', name: summed, observer_type: summary, labels: { quantile: '$1' } }
 ";
 
 #[test]
@@ -163,15 +166,26 @@ fn rules_that_end_its_scrapes_cost_samples_and_no_scrape() {
         "none.x:1|c",
         "good:1|c",
     ]);
-    sidecar.settled(7);
+    sidecar.send(&["bound.1:1|h", "bound.1:1|c", "quant.0_5:1|h"]);
+    sidecar.settled(10);
     let scrape = scrape_all(&sidecar, "rules");
     ask_promtool(&scrape);
-    for (series, value) in [("good", 2.0), ("two{kind_a=\"x\"}", 1.0), ("two{kind_b=\"x\"}", 2.0)] {
+    for (series, value) in [
+        ("good", 2.0),
+        ("two{kind_a=\"x\"}", 1.0),
+        ("two{kind_b=\"x\"}", 2.0),
+        ("bound{le=\"1\"}", 1.0),
+        ("quant_count{quantile=\"0_5\"}", 1.0),
+    ] {
         scrape.assert(series, value);
     }
     assert!(scrape.text.contains("# HELP two the first\n") && !scrape.text.contains("the second"), "{}", scrape.text);
-    let expected = [("empty_name", 1), ("type_conflict", 2)].map(|(reason, n)| (reason.to_owned(), n));
-    assert_eq!(scrape.dropped_by_reason(), expected.into());
+    let expected = [("empty_name", 1), ("reserved_label", 1), ("type_conflict", 2)];
+    assert_eq!(scrape.dropped_by_reason(), expected.map(|(reason, n)| (reason.to_owned(), n)).into());
+    // Recorded where the label means nothing, refused where it does.
+    sidecar.send(&["summed.0_5:1|h", "summed.0_9:1|h"]);
+    sidecar.settled(12);
+    ask_promtool(&scrape_all(&sidecar, "a quantile of a rule"));
     assert!(sidecar.is_running());
     sidecar.stop();
 }
