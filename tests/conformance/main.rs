@@ -14,4 +14,5 @@ mod lines;
 mod mapping;
 mod rig;
 mod rules;
+mod sequences;
 mod series;

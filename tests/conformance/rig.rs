@@ -86,9 +86,9 @@ impl Rig {
         series
     }
 
-    /// What was counted beside recorded samples, in words: reasons of drops, `tag:` and `field:` with theirs, `rate`;
-    /// `*2` behind what was counted twice.
-    pub(crate) fn counted(&mut self) -> String {
+    /// What was counted beside recorded samples: reasons of drops, `tag:` and `field:` with theirs, and `rate`, each with
+    /// how often.
+    fn counted_by_word(&mut self) -> Vec<(String, u64)> {
         let tally = self.tally();
         let mut counts: Vec<(String, u64)> = Vec::new();
         counts.extend(DropReason::ALL.iter().map(|reason| (reason.to_string(), tally.dropped_for(*reason))));
@@ -96,9 +96,23 @@ impl Rig {
         counts.extend(tags.map(|reason| (format!("tag:{reason}"), tally.tags_dropped_for(*reason))));
         counts.extend(tally.unknown_fields().map(|(field, n)| (format!("field:{field}"), n)));
         counts.push(("rate".to_owned(), tally.get(Count::InvalidRates)));
+        counts.retain(|(_, n)| *n > 0);
+        counts
+    }
+
+    /// The same in words, `*2` behind what was counted twice.
+    pub(crate) fn counted(&mut self) -> String {
         let times = |n: u64| if n > 1 { format!("*{n}") } else { String::new() };
-        let words = counts.iter().filter(|(_, n)| *n > 0).map(|(word, n)| format!("{word}{}", times(*n)));
+        let words = self.counted_by_word().into_iter().map(|(word, n)| format!("{word}{}", times(n)));
         words.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The same, each as often as it was counted, sorted.
+    pub(crate) fn counts(&mut self) -> Vec<String> {
+        let counted = self.counted_by_word().into_iter();
+        let mut counts: Vec<String> = counted.flat_map(|(word, n)| vec![word; n as usize]).collect();
+        counts.sort();
+        counts
     }
 
     /// A second without a datagram: the worker sees the time, and the store looks for what is idle.
