@@ -179,6 +179,8 @@ fn what_the_python_datadog_client_tells_of_itself_is_one_series_for_each_figure(
     scrape.assert("statsieve_client_metrics_total", 13.0);
     scrape.assert("statsieve_client_dropped_total", 3.0);
     scrape.assert("statsieve_client_dropped_metrics_total", 0.0);
+    let status: Value = serde_json::from_slice(&sidecar.get("/api/v1/status", &[]).body).unwrap();
+    assert_eq!(status["ledger"]["told_by_clients"]["packets_dropped"], told["packets_dropped"], "{status:#}");
     let users = scrape.user_series().into_keys().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(users, ["bot_messages_total{worker=\"1\"}", "bot_messages_total{worker=\"2\"}"]);
     assert_eq!((scrape.lines(), scrape.recorded(), scrape.dropped()), (153.0, 153.0, 0.0), "{}", scrape.text);
