@@ -264,6 +264,8 @@ pub struct Parse {
     pub bare_tags: BareTags,
     /// Label for the `|c:` field; `None` leaves it out.
     pub container_id_label: Option<String>,
+    /// Whether what Datadog clients tell of themselves is summed; otherwise these are metrics like any other.
+    pub client_telemetry: bool,
 }
 
 /// How `+5|g` and `-5|g` are read.
@@ -641,6 +643,7 @@ mod tests {
                 ms_unit: MsUnit::Milliseconds,
                 bare_tags: BareTags::Drop,
                 container_id_label: None,
+                client_telemetry: true,
             },
             naming: Naming {
                 prefix: String::new(),

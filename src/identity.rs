@@ -185,12 +185,18 @@ impl TagRules {
             out.push(NAME_REST);
             out.extend_from_slice(line.name_rest);
         }
+        let container = self.container && !sample.container.is_empty();
+        let container_first = container && sample.container_is_first();
+        if container_first {
+            out.push(CONTAINER);
+            out.extend_from_slice(sample.container);
+        }
         out.push(TAGS);
         // Of an event only its type is told apart.
         if !sample.tags.is_empty() && sample.kind != SampleType::Event {
             dropped += self.push_tags(sample.tags, b':', observer, out, seen);
         }
-        if self.container && !sample.container.is_empty() {
+        if container && !container_first {
             out.push(CONTAINER);
             out.extend_from_slice(sample.container);
         }

@@ -246,11 +246,20 @@ impl Mapper {
         if line.lone_bracket {
             out.drop_tag(TagDropReason::Malformed);
         }
+        let container = self.container_id_label.as_ref().filter(|_| !sample.container.is_empty());
+        let container_first = sample.container_is_first();
+        if let Some(label) = container
+            && container_first
+        {
+            set(label.as_bytes(), sample.container, self, &mut out.labels, &mut out.tag_drops);
+        }
         let in_name = tags::list(line.name_tags, line.style);
         for (place, tag) in in_name.chain(tags::list(sample.tags, TagStyle::DogStatsd)).enumerate() {
             if let Tag::Pair(key, value) = tag
                 && let Some(known) = out.plain_keys.get(place)
                 && known.written == key
+                // A place where none is known yet holds an empty one.
+                && !key.is_empty()
             {
                 set(&known.escaped, value, self, &mut out.labels, &mut out.tag_drops);
                 continue;
@@ -258,8 +267,8 @@ impl Mapper {
             self.take_tag(rules, sample.kind, (place, tag), out)
                 .map_err(|key| Refusal::new(DropReason::ReservedLabel, offset(text, key)))?;
         }
-        if let Some(label) = &self.container_id_label
-            && !sample.container.is_empty()
+        if let Some(label) = container
+            && !container_first
         {
             set(label.as_bytes(), sample.container, self, &mut out.labels, &mut out.tag_drops);
         }
@@ -410,8 +419,9 @@ impl Mapper {
         escaped.clear();
         name::escape(key, &mut escaped);
         let outcome = self.set_tag(rules, kind, (key, &escaped), (value, bare), action, out);
-        let always = escaped != b"le" && escaped != b"quantile";
-        if action == TagAction::Keep && outcome.is_ok() && always && key.len() <= self.max_name_bytes {
+        // Not what some types of family keep for themselves: it has to be looked at each time.
+        let plain = action == TagAction::Keep && escaped != b"le" && escaped != b"quantile";
+        if plain && outcome.is_ok() && key.len() <= self.max_name_bytes {
             out.remember(place, key, &escaped);
         }
         out.key = escaped;

@@ -133,6 +133,24 @@ closed_set! {
 }
 
 closed_set! {
+    /// What Datadog clients tell of themselves and is summed over all of them; the label is what they call it.
+    pub enum ClientFigure {
+        /// Metrics that the application gave to them.
+        Metrics = "metrics",
+        /// Datagrams, or payloads of a stream, that they sent.
+        Packets = "packets_sent",
+        /// Bytes that they sent.
+        Bytes = "bytes_sent",
+        /// Datagrams that they could not send, or had no room for.
+        Dropped = "packets_dropped",
+        /// Their bytes.
+        DroppedBytes = "bytes_dropped",
+        /// Metrics that never became part of a datagram, since the client could not keep up with the application.
+        DroppedMetrics = "metric_dropped_on_receive",
+    }
+}
+
+closed_set! {
     /// Why one tag was left out, or cut, while its sample went on; the `reason` of `statsieve_tags_dropped_total`.
     pub enum TagDropReason {
         /// A key without a value, or nothing at all.

@@ -8,6 +8,7 @@
 //! Follows: the StatsD metric types; DogStatsD 1.0 to 1.6; InfluxDB, Librato and SignalFX tags as `statsd_exporter`
 //! reads them, less its faults.
 
+pub mod client;
 pub mod glance;
 pub mod message;
 pub mod number;
@@ -291,6 +292,15 @@ impl Default for Sample<'_> {
             unknown_fields: 0,
             next: None,
         }
+    }
+}
+
+impl Sample<'_> {
+    /// Whether the `c:` field stands before the tags: a label that both name is then the tag's, which comes later.
+    #[inline]
+    pub fn container_is_first(&self) -> bool {
+        // Both borrow the same line.
+        !self.container.is_empty() && !self.tags.is_empty() && self.container.as_ptr() < self.tags.as_ptr()
     }
 }
 

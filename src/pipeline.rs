@@ -29,6 +29,7 @@ use crate::insight::{Insight, Watcher};
 use crate::map::labels::LabelSet;
 use crate::map::{Kind, Mapper, Resolved, TagDrops};
 use crate::model::{DropReason, Refusal, SampleType, TagDropReason, heap_bytes};
+use crate::parse::client::{self, Told};
 use crate::parse::number::Number;
 use crate::parse::{Line, Sample, Values, glance, message, scan, unknown_letters};
 use crate::relay::{Packer, Relay};
@@ -384,7 +385,9 @@ impl Stages {
     #[inline(never)]
     fn thinned(&mut self, rules: &Rules, text: &[u8]) -> Result<(), Refusal> {
         let mut weight = 1.0;
-        if let Some(values) = glance::thinnable(text) {
+        // A client says little of itself, and loss of all things must be exact.
+        let of_client = rules.parse.client_telemetry && text.starts_with(client::PREFIX);
+        if !of_client && let Some(values) = glance::thinnable(text) {
             match self.sampler.draw() {
                 Some(drawn) => weight = drawn,
                 None => {
@@ -424,6 +427,14 @@ impl Stages {
         if sample.invalid_rate || sample.unknown_fields != 0 {
             self.oddities(sample);
         }
+        // No common line begins so.
+        if line.name.first() == client::PREFIX.first()
+            && sample.kind == SampleType::Counter
+            && rules.parse.client_telemetry
+            && let Some(told) = client::told(line.name)
+        {
+            return self.figure(rules, text, sample, told);
+        }
         let plain = matches!(sample.values, Values::One(_)) && sample.weight == 1.0;
         // Where rules scale, whether a counter is negative shows once its rule is found.
         if !plain
@@ -452,6 +463,27 @@ impl Stages {
         };
         if let Err(reason) = outcome {
             self.note(rules, text, reason);
+        }
+    }
+
+    /// Adds up what a client tells of itself: no series, no limit, no quota.
+    #[cold]
+    fn figure(&mut self, rules: &Rules, text: &[u8], sample: &Sample<'_>, told: Told) {
+        for number in sample.values.numbers() {
+            let added = number.map_err(|(reason, _)| reason);
+            match added.and_then(|number| client::weighed(number.value, sample.weight)) {
+                Ok(n) => {
+                    if let Told::Figure(figure) = told {
+                        self.tally.client(figure, n);
+                    }
+                    self.tally.recorded(sample.kind);
+                    self.tally.add(Count::Unmapped, 1);
+                }
+                Err(reason) => {
+                    self.tally.dropped(reason);
+                    self.note(rules, text, reason);
+                }
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::admit::Limit;
-use crate::model::{DropReason, SampleType, TagDropReason, closed_set};
+use crate::model::{ClientFigure, DropReason, SampleType, TagDropReason, closed_set};
 
 closed_set! {
     /// A kind of listener; the `listener` label.
@@ -103,7 +103,8 @@ const RECORDED: usize = Count::COUNT;
 const DROPPED: usize = RECORDED + SampleType::COUNT;
 const TAGS: usize = DROPPED + DropReason::COUNT;
 const FIELDS: usize = TAGS + TagDropReason::COUNT;
-const LATENCY: usize = FIELDS + FIELD_LETTERS;
+const CLIENTS: usize = FIELDS + FIELD_LETTERS;
+const LATENCY: usize = CLIENTS + ClientFigure::COUNT;
 /// Sum of latencies in nanoseconds.
 const LATENCY_SUM: usize = LATENCY + LATENCY_BOUNDS.len() + 1;
 const CELLS: usize = LATENCY_SUM + 1;
@@ -161,6 +162,12 @@ impl Tally {
         self.cells[FIELDS + usize::from(place)] += 1;
     }
 
+    /// A client told `n` more of a figure of its own.
+    pub fn client(&mut self, figure: ClientFigure, n: u64) {
+        let cell = &mut self.cells[CLIENTS + figure.index()];
+        *cell = cell.saturating_add(n);
+    }
+
     /// A datagram took `nanoseconds` from its arrival in the kernel until the batch that it was read in was done.
     #[inline]
     pub fn latency(&mut self, nanoseconds: u64) {
@@ -188,6 +195,11 @@ impl Tally {
     /// Tags left out or cut for one reason.
     pub fn tags_dropped_for(&self, reason: TagDropReason) -> u64 {
         self.cells[TAGS + reason.index()]
+    }
+
+    /// What clients told of themselves, added up.
+    pub fn client_of(&self, figure: ClientFigure) -> u64 {
+        self.cells[CLIENTS + figure.index()]
     }
 
     /// Unknown fields as `(label, count)`, those that were met.
@@ -430,6 +442,18 @@ impl Family {
     }
 }
 
+/// The family that a figure of clients is shown as.
+pub fn client_family(figure: ClientFigure) -> &'static Family {
+    match figure {
+        ClientFigure::Metrics => &CLIENT_METRICS,
+        ClientFigure::Packets => &CLIENT_PACKETS,
+        ClientFigure::Bytes => &CLIENT_BYTES,
+        ClientFigure::Dropped => &CLIENT_DROPPED,
+        ClientFigure::DroppedBytes => &CLIENT_DROPPED_BYTES,
+        ClientFigure::DroppedMetrics => &CLIENT_DROPPED_METRICS,
+    }
+}
+
 /// Declares families and the list of all of them at once, so that none can be missing from it.
 macro_rules! families {
     ($($name:ident = $kind:ident($stem:literal, $unit:literal, $help:literal)$(.$with:ident($($arg:expr)?))*;)+) => {
@@ -501,6 +525,14 @@ families! {
         "Samples by what the mapping rules did; none is a name without a rule. What was refused before is not counted.")
         .by(&["action"]);
     MAPPING_RULES = Gauge("statsieve_mapping_rules", "", "Mapping rules in force, those of the mapping file among them.");
+    CLIENT_METRICS = Counter("statsieve_client_metrics", "", "Metrics that Datadog clients were given, as they say.");
+    CLIENT_PACKETS = Counter("statsieve_client_packets", "", "Datagrams or payloads that Datadog clients sent, as they say.");
+    CLIENT_BYTES = Counter("statsieve_client", "bytes", "Bytes that Datadog clients sent, as they say.");
+    CLIENT_DROPPED = Counter("statsieve_client_dropped", "",
+        "Datagrams or payloads that Datadog clients lost before they were sent, as they say.");
+    CLIENT_DROPPED_BYTES = Counter("statsieve_client_dropped", "bytes", "The bytes of those, as the clients say.");
+    CLIENT_DROPPED_METRICS = Counter("statsieve_client_dropped_metrics", "",
+        "Metrics that Datadog clients lost before they put them into a datagram, as they say.");
     SCRAPES = Counter("statsieve_scrapes", "", "Scrapes answered to the end.").by(&["format"]);
     SCRAPE_DURATION = Histogram("statsieve_scrape_duration", "seconds",
         "Time from the request of a scrape until its last part was handed over; a slow reader is part of it.");

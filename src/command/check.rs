@@ -10,7 +10,7 @@ use super::run::MOST_WORKERS;
 use super::{BAD_CONFIGURATION, OK};
 use crate::aggregate::shape::Shape;
 use crate::config::{self, Config, Observation, OwnMetrics, Sources};
-use crate::model::{DropReason, SampleType, TagDropReason};
+use crate::model::{ClientFigure, DropReason, SampleType, TagDropReason};
 use crate::telemetry::{Count, FIELD_LETTERS, LATENCY_BOUNDS, Listener, statsd_exporter};
 
 /// Sample lines of a histogram besides those of its bounds: `+Inf`, `_sum` and `_count`.
@@ -74,7 +74,7 @@ pub(super) fn own_lines(config: &Config) -> u64 {
     }
     // Datagrams, bytes, kernel drops, two of the queue, connections now, ever and refused, whether it works, its failures.
     let by_listener = 10 * Listener::COUNT;
-    let by_reason = SampleType::COUNT + DropReason::COUNT + TagDropReason::COUNT + FIELD_LETTERS;
+    let by_reason = SampleType::COUNT + DropReason::COUNT + TagDropReason::COUNT + FIELD_LETTERS + ClientFigure::COUNT;
     // Latency from arrival to recorded, and the duration of scrapes with bounds of about as many.
     let histograms = 2 * (LATENCY_BOUNDS.len() + HISTOGRAM_LINES as usize);
     // Levels and totals of the store, scrapes, reloads, actions and relayed lines by their closed labels; 20 are the

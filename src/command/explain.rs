@@ -17,10 +17,12 @@ use crate::config::{self, Config, GaugeSign, MsUnit, Rule, Sources};
 use crate::identity::TagAction;
 use crate::map::{Kind, Resolved};
 use crate::model::{DropReason, Refusal, SampleType, TagDropReason};
+use crate::parse::client::{self, Told};
 use crate::parse::number::Number;
 use crate::parse::tags::{self, Tag, TagStyle};
 use crate::parse::{Line, Sample, Values, message, offset, unknown_letters};
 use crate::pipeline::Rules;
+use crate::telemetry::client_family;
 
 /// Explains `lines`, or those of `input` if there are none or one of them is `-`; with `json`, an object for each sample.
 ///
@@ -87,6 +89,7 @@ struct Explained {
     written: String,
     /// The mapping rule: where it stands, and what it matches.
     rule: Option<RuleUse>,
+    /// The name of the family; empty for what is recorded in none.
     name: String,
     buckets: Vec<BucketUse>,
     labels: Vec<(String, String)>,
@@ -192,6 +195,12 @@ impl<'a> Explainer<'a> {
         from: usize,
         sample: &Sample<'_>,
     ) -> Result<Explained, Refused> {
+        if self.rules.parse.client_telemetry
+            && sample.kind == SampleType::Counter
+            && let Some(told) = client::told(line.name)
+        {
+            return self.figure(line_text, line, from, sample, told);
+        }
         // Where rules scale, the rule is looked for first, as in the pipeline.
         let unscaled = (!self.rules.mapper.scales()).then(|| self.values(line_text, from, sample, 1.0)).transpose()?;
         let resolved = self.rules.mapper.resolve(&self.rules.tags, line_text, line, sample, &mut self.resolved);
@@ -244,10 +253,7 @@ impl<'a> Explainer<'a> {
             relative,
             rate: String::from_utf8_lossy(sample.rate).into_owned(),
             weight: sample.weight,
-            dialect: match line.style {
-                TagStyle::DogStatsd if sample.tags.is_empty() => "no tags",
-                style => style.name(),
-            },
+            dialect: dialect(line, sample),
             query: query(kind, &name),
             lines: shape.lines(),
             rule,
@@ -263,6 +269,47 @@ impl<'a> Explainer<'a> {
             buckets,
         };
         self.warn(line, sample, &mut explained);
+        Ok(explained)
+    }
+
+    /// What a Datadog client tells of itself: it is added up, and makes no series.
+    fn figure(
+        &self,
+        text: &[u8],
+        line: &Line<'_>,
+        from: usize,
+        sample: &Sample<'_>,
+        told: Told,
+    ) -> Result<Explained, Refused> {
+        let (values, relative, mut warnings) = self.values(text, from, sample, 1.0)?;
+        let (name, what) = match told {
+            Told::Figure(figure) => (client_family(figure).name(), "added up over all clients, whatever their tags"),
+            Told::Part => (String::new(), "recorded, and in no sum: it is part of another, or counted here anyway"),
+        };
+        let figure = "what a Datadog client says of itself is";
+        warnings.push(format!("{figure} {what}; parse.client_telemetry = false makes series of it"));
+        let mut explained = Explained {
+            kind: sample.kind,
+            values,
+            member: None,
+            relative,
+            rate: lossy(sample.rate),
+            weight: sample.weight,
+            dialect: dialect(line, sample),
+            written: lossy(line.name),
+            rule: None,
+            query: if name.is_empty() { String::new() } else { query(Kind::Counter, &name) },
+            buckets: Vec::new(),
+            labels: Vec::new(),
+            series: name.clone(),
+            name,
+            overflow: false,
+            lines: 0,
+            times: 1,
+            warnings: Vec::new(),
+        };
+        self.warn_of_fields(sample, &mut explained);
+        explained.warnings.append(&mut warnings);
         Ok(explained)
     }
 
@@ -328,7 +375,7 @@ impl<'a> Explainer<'a> {
         all_tags(line, sample).filter_map(bucketed).collect()
     }
 
-    fn warn(&self, line: &Line<'_>, sample: &Sample<'_>, explained: &mut Explained) {
+    fn warn_of_fields(&self, sample: &Sample<'_>, explained: &mut Explained) {
         let warnings = &mut explained.warnings;
         if sample.invalid_rate {
             warnings.push(format!("the rate {:?} cannot be read and counts as 1", explained.rate));
@@ -337,6 +384,11 @@ impl<'a> Explainer<'a> {
             let letter = char::from(letter);
             warnings.push(format!("a field that begins with {letter:?} is not known and was ignored"));
         }
+    }
+
+    fn warn(&self, line: &Line<'_>, sample: &Sample<'_>, explained: &mut Explained) {
+        self.warn_of_fields(sample, explained);
+        let warnings = &mut explained.warnings;
         for tag in all_tags(line, sample) {
             if let Tag::Pair(key, _) | Tag::Bare(key) = tag
                 && self.rules.tags.action(key) == TagAction::Drop
@@ -364,6 +416,14 @@ impl<'a> Explainer<'a> {
         if explained.overflow {
             warnings.push("a limit of [cardinality] is reached, the family's overflow series takes it".to_owned());
         }
+    }
+}
+
+/// How the tags of a sample are written.
+fn dialect(line: &Line<'_>, sample: &Sample<'_>) -> &'static str {
+    match line.style {
+        TagStyle::DogStatsd if sample.tags.is_empty() => "no tags",
+        style => style.name(),
     }
 }
 
@@ -451,14 +511,15 @@ fn to_rows(text: &[u8], outcome: &Result<Explained, Refused>) -> String {
     };
     row("parsed", &parsed(explained));
     row("rule", &explained.rule.as_ref().map_or_else(|| "none".to_owned(), rule_row));
-    row("name", &format!("{} -> {}", explained.written, explained.name));
+    let or_none = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
+    row("name", &format!("{} -> {}", explained.written, or_none(&explained.name)));
     for used in &explained.buckets {
         let stands = used.bucket.as_deref().unwrap_or("none, observations lose the tag");
         row("bucket", &format!("{}={} -> {stands}, bucketing[{}]", used.tag, used.value, used.rule));
     }
     let labels: Vec<String> = explained.labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
-    row("labels", if labels.is_empty() { "none".to_owned() } else { labels.join(", ") }.as_str());
-    row("series", &explained.series);
+    row("labels", &or_none(&labels.join(", ")));
+    row("series", &or_none(&explained.series));
     let lines = explained.lines;
     let mut cost = format!("{lines} sample {}", if lines == 1 { "line" } else { "lines" });
     if explained.times > 1 {
@@ -468,7 +529,9 @@ fn to_rows(text: &[u8], outcome: &Result<Explained, Refused>) -> String {
     for warning in &explained.warnings {
         row("warning", warning);
     }
-    row("query", &explained.query);
+    if !explained.query.is_empty() {
+        row("query", &explained.query);
+    }
     rows
 }
 
@@ -581,6 +644,30 @@ mod tests {
     fn a_value_left_out_beside_good_ones_is_named() {
         let (code, text) = run(&[], "a:1:-5|c");
         assert!(code == OK && text.contains(r#"warning  "-5" is left out: negative_counter"#), "{text}");
+    }
+
+    #[test]
+    fn what_a_client_tells_of_itself_is_added_up() {
+        let line = "datadog.dogstatsd.client.packets_dropped:3|c|#client:py,client_transport:udp";
+        let (code, text) = run(&[], line);
+        let rows = "rule     none\n\
+                    name     datadog.dogstatsd.client.packets_dropped -> statsieve_client_dropped_total\n\
+                    labels   none\n\
+                    series   statsieve_client_dropped_total\n\
+                    cost     0 sample lines\n\
+                    warning  what a Datadog client says of itself is added up over all clients, whatever their tags; \
+                    parse.client_telemetry = false makes series of it\n\
+                    query    sum(rate(statsieve_client_dropped_total[5m]))\n";
+        assert!(code == OK && text.ends_with(rows), "{text}");
+        let (code, text) = run(&[], "datadog.dogstatsd.client.packets_dropped_queue:3|c");
+        assert!(code == OK && text.contains("series   none\n") && !text.contains("query"), "{text}");
+        let (code, text) = run(&[], "datadog.dogstatsd.client.packets_dropped:-3|c");
+        assert!(code == FAILED && text.contains("refused  negative_counter"), "{text}");
+        let (code, text) = run(&["parse.client_telemetry=false"], line);
+        assert!(
+            code == OK && text.contains("series   datadog_dogstatsd_client_packets_dropped_total{client=\"py\""),
+            "{text}"
+        );
     }
 
     #[test]

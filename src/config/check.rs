@@ -199,6 +199,7 @@ impl Check<'_> {
                 &[("drop", BareTags::Drop), ("true", BareTags::True)],
             ),
             container_id_label: (!label.is_empty()).then(|| label.to_owned()),
+            client_telemetry: raw.client_telemetry,
         }
     }
 

@@ -51,6 +51,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
         "\"\" (none), or a label name: [a-zA-Z_][a-zA-Z0-9_]*, not starting with __, \
                                   none of le, quantile, overflow",
     ),
+    ("parse.client_telemetry", BOOLEAN),
     (
         "naming.prefix",
         "\"\", or [a-zA-Z_:][a-zA-Z0-9_:]* of at most 128 characters, not starting with statsieve_, process_ or scrape_",

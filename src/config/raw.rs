@@ -78,6 +78,7 @@ raw_table! { Parse {
     ms_unit: String,
     bare_tags: String,
     container_id_label: String,
+    client_telemetry: bool,
 } }
 
 raw_table! { Naming {

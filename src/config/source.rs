@@ -496,6 +496,7 @@ mod tests {
         ms_unit = "ms"
         bare_tags = "drop"
         container_id_label = ""
+        client_telemetry = true
         [naming]
         prefix = ""
         counter_suffix = "_total"

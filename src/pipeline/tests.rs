@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::{Format, Sources, load};
 use crate::expose::SeriesSource;
+use crate::model::ClientFigure;
 
 struct Sidecar {
     rules: Arc<ArcSwap<Rules>>,
@@ -536,4 +537,53 @@ fn the_first_rule_of_a_name_gives_it_help_and_bounds() {
             "u_bucket{le=\"+Inf\"} 1",
         ]
     );
+}
+
+const TOLD: &[u8] = b"datadog.dogstatsd.client.packets_dropped:3|c|#client:go,client_transport:udp\n\
+    datadog.dogstatsd.client.packets_dropped:4|c|#client:py,worker:2\n\
+    datadog.dogstatsd.client.packets_dropped_queue:7|c|#client:py\n\
+    datadog.dogstatsd.client.bytes_sent:1000:24|c|@0.5|#client:py\n\
+    datadog.dogstatsd.client.packets_dropped:-1|c\n\
+    datadog.dogstatsd.client.packets_dropped:nan|c";
+
+#[test]
+fn what_clients_tell_of_themselves_is_added_up_without_a_series() {
+    let mut sidecar = Sidecar::new(&[]);
+    assert_eq!(sidecar.books(TOLD), "lines=6 counter=5 negative_counter=1 not_finite=1");
+    assert_eq!(sidecar.scrape(), [""; 0]);
+    let tally = sidecar.workers[0].tally();
+    let told = ClientFigure::ALL.iter().map(|figure| tally.client_of(*figure)).collect::<Vec<_>>();
+    assert_eq!(told, [0, 0, 2048, 7, 0, 0]);
+    assert_eq!((tally.get(Count::Unmapped), tally.get(Count::CacheMisses)), (5, 0));
+    // Other types, and names that no client sends, are metrics like any other.
+    sidecar.books(b"datadog.dogstatsd.client.packets_dropped:3|g\ndatadog.dogstatsd.client.mood:1|c|#client:py");
+    let series = ["datadog_dogstatsd_client_packets_dropped 3", "datadog_dogstatsd_client_mood_total{client=\"py\"} 1"];
+    assert_eq!(sidecar.scrape(), series);
+}
+
+#[test]
+fn what_clients_tell_is_never_thinned_nor_mapped_and_is_a_metric_if_so_configured() {
+    let rule = r#"mapping.rules=[{match=".",match_type="regex",name="x",action="drop"}]"#;
+    let mut sidecar = Sidecar::new(&["sampling.mode=fixed", "sampling.rate=0.01", rule]);
+    for _ in 0..200 {
+        sidecar.books(b"datadog.dogstatsd.client.packets_sent:5|c");
+    }
+    let tally = sidecar.workers[0].tally();
+    assert_eq!((tally.client_of(ClientFigure::Packets), tally.dropped_in_all()), (1000, 0));
+    let mut sidecar = Sidecar::new(&["parse.client_telemetry=false"]);
+    assert_eq!(sidecar.books(TOLD), "lines=6 counter=5 negative_counter=1 not_finite=1");
+    let names: Vec<String> =
+        sidecar.scrape().iter().map(|line| line.split(['{', ' ']).next().unwrap_or_default().to_owned()).collect();
+    let dropped = "datadog_dogstatsd_client_packets_dropped_total";
+    assert_eq!(names.iter().filter(|name| *name == dropped).count(), 2, "{names:?}");
+}
+
+#[test]
+fn figures_near_the_largest_number_spoil_nothing() {
+    let mut sidecar = Sidecar::new(&[]);
+    for _ in 0..5000 {
+        sidecar.books(b"datadog.dogstatsd.client.bytes_sent:9007199254740992|c");
+    }
+    assert_eq!(sidecar.books(b"datadog.dogstatsd.client.bytes_sent:1e300|c"), "lines=1 not_finite=1");
+    assert_eq!(sidecar.workers[0].tally().client_of(ClientFigure::Bytes), u64::MAX);
 }

@@ -455,6 +455,7 @@ impl Collector for Ledger {
         ];
         out.counters(&MAPPING_ACTIONS, actions.into_iter())?;
         out.gauge(&MAPPING_RULES, self.mapping_rules.load(Relaxed))?;
+        ClientFigure::ALL.iter().try_for_each(|it| out.counter(client_family(*it), tally.client_of(*it)))?;
 
         out.counters(
             &SCRAPES,
@@ -712,6 +713,9 @@ mod tests {
         tally.dropped(DropReason::MappingDrop);
         tally.add(Count::Mapped, 7);
         tally.add(Count::Unmapped, 8);
+        for (n, figure) in (1..).zip(ClientFigure::ALL) {
+            tally.client(*figure, n);
+        }
         tally.tags_dropped(TagDropReason::Bare, 2);
         tally.unknown_field(b'z');
         tally.set(Count::CacheEntries, 3);
@@ -765,6 +769,12 @@ mod tests {
             ("statsieve_mapping_actions_total{action=\"drop\"}", 2.0),
             ("statsieve_mapping_actions_total{action=\"none\"}", 16.0),
             ("statsieve_mapping_rules", 12.0),
+            ("statsieve_client_metrics_total", 2.0),
+            ("statsieve_client_packets_total", 4.0),
+            ("statsieve_client_bytes_total", 6.0),
+            ("statsieve_client_dropped_total", 8.0),
+            ("statsieve_client_dropped_bytes_total", 10.0),
+            ("statsieve_client_dropped_metrics_total", 12.0),
             ("statsieve_scrapes_total{format=\"openmetrics\"}", 1.0),
             ("statsieve_scrapes_total{format=\"protobuf\"}", 0.0),
             ("statsieve_scrape_bytes", 1234.0),

@@ -70,6 +70,7 @@ fn known_identities_allocate_nothing() {
         "bot.tags:1|c|#bare,k:,k:v",
         "bot.größe:1|g|#name:schön",
         "a:1|c\r\nb:1|g\r\n\r\n",
+        "datadog.dogstatsd.client.packets_dropped:3|c|#client:py\ndatadog.dogstatsd.client.bytes_dropped_queue:1|c",
     ] {
         for observer in ["observer.type=histogram", "observer.type=summary"] {
             let mut pipeline = pipeline_with(&[observer]);

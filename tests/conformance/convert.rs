@@ -2,24 +2,33 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use proptest::test_runner::Config as Cases;
 use statsieve::config::convert::to_toml;
 use statsieve::config::{Config, Sources, load};
 use statsieve::model::DropReason;
+use tempfile::TempDir;
 
 use crate::rig::{LIKE_THE_PEER, Rig, with_yaml};
+
+/// A file of the TOML that a mapping file is converted to, and the folder that it is gone with.
+pub(crate) fn to_toml_file(from: &Path) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("mapping.toml");
+    fs::write(&to, to_toml(from).unwrap_or_else(|problems| panic!("{problems}"))).unwrap();
+    (folder, to)
+}
 
 /// The configuration that a mapping file of this text is converted to.
 fn converted(yaml: &str) -> Config {
     let folder = tempfile::tempdir().unwrap();
-    let (from, to) = (folder.path().join("mapping.yml"), folder.path().join("mapping.toml"));
+    let from = folder.path().join("mapping.yml");
     fs::write(&from, yaml).unwrap();
-    let toml = to_toml(&from).unwrap_or_else(|problems| panic!("{problems}"));
-    fs::write(&to, &toml).unwrap();
+    let (_folder, to) = to_toml_file(&from);
     let set = LIKE_THE_PEER.iter().map(ToString::to_string).collect();
-    load(&Sources { file: Some(to), set }).unwrap_or_else(|problems| panic!("{problems}\n{toml}")).config
+    load(&Sources { file: Some(to), set }).unwrap_or_else(|problems| panic!("{problems}\n{yaml}")).config
 }
 
 /// A rule in the words of the file.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cadence::prelude::*;
 use cadence::{StatsdClient, UdpMetricSink, UnixMetricSink};
+use serde_json::Value;
 
 use crate::harness::{Sidecar, assert_within};
 use crate::tools::{host_and_port, node, python};
@@ -150,5 +151,60 @@ fn the_node_hot_shots_client_arrives_over_udp_tcp_and_unix_streams() {
         scrape.assert("bot_batch_length_sum{fleet=\"eu\"}", 3.5 * times);
         assert_eq!((scrape.lines(), scrape.dropped()), (lines as f64, 0.0), "{}", scrape.text);
     }
+    sidecar.stop();
+}
+
+#[test]
+#[ignore = "needs the PyPI package datadog, run by tests/run"]
+fn what_the_python_datadog_client_tells_of_itself_is_one_series_for_each_figure() {
+    let folder = tempfile::tempdir().unwrap();
+    let lost = folder.path().join("nobody-listens");
+    let tell = |sidecar: &Sidecar| -> Value {
+        let [host, port] = host_and_port(sidecar.udp);
+        serde_json::from_str(&python("tell_datadog.py", &[&host, &port, lost.to_str().unwrap()])).unwrap()
+    };
+    let sidecar = Sidecar::start(&[]);
+    let told = tell(&sidecar);
+    let scrape = sidecar.settled(told["lines"].as_u64().unwrap());
+    for (figure, series) in [
+        ("metrics", "statsieve_client_metrics_total"),
+        ("packets_sent", "statsieve_client_packets_total"),
+        ("bytes_sent", "statsieve_client_bytes_total"),
+        ("packets_dropped", "statsieve_client_dropped_total"),
+        ("bytes_dropped", "statsieve_client_dropped_bytes_total"),
+    ] {
+        scrape.assert(series, told[figure].as_f64().unwrap());
+    }
+    // Thirteen counters, of which three found no socket.
+    scrape.assert("statsieve_client_metrics_total", 13.0);
+    scrape.assert("statsieve_client_dropped_total", 3.0);
+    scrape.assert("statsieve_client_dropped_metrics_total", 0.0);
+    let status: Value = serde_json::from_slice(&sidecar.get("/api/v1/status", &[]).body).unwrap();
+    assert_eq!(status["ledger"]["told_by_clients"]["packets_dropped"], told["packets_dropped"], "{status:#}");
+    let users = scrape.user_series().into_keys().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(users, ["bot_messages_total{worker=\"1\"}", "bot_messages_total{worker=\"2\"}"]);
+    assert_eq!((scrape.lines(), scrape.recorded(), scrape.dropped()), (153.0, 153.0, 0.0), "{}", scrape.text);
+    sidecar.stop();
+
+    let sidecar = Sidecar::start(&["parse.client_telemetry=false"]);
+    let told = tell(&sidecar);
+    let scrape = sidecar.settled(told["lines"].as_u64().unwrap());
+    scrape.assert("statsieve_client_dropped_total", 0.0);
+    assert_eq!(scrape.sum("datadog_dogstatsd_client_packets_dropped_total"), 3.0, "{}", scrape.text);
+    assert_eq!(scrape.of("datadog_dogstatsd_client_packets_dropped_total").count(), 3, "{}", scrape.text);
+    sidecar.stop();
+}
+
+#[test]
+#[ignore = "needs the npm package hot-shots, run by tests/run"]
+fn what_hot_shots_tells_of_itself_makes_no_series_of_the_bots() {
+    let sidecar = Sidecar::start(&[]);
+    let [host, port] = host_and_port(sidecar.udp);
+    let given: f64 = node("tell_hot_shots.js", &[&host, &port]).trim().parse().unwrap();
+    sidecar.wait_until("it has told", |it| it.scrape().sum("statsieve_client_metrics_total") == given);
+    let scrape = sidecar.scrape();
+    assert!(!scrape.text.contains("datadog"), "{}", scrape.text);
+    scrape.assert("bot_messages_total{worker=\"1\"}", 2.0);
+    assert_eq!(scrape.dropped(), 0.0, "{}", scrape.text);
     sidecar.stop();
 }

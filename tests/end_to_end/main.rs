@@ -12,6 +12,8 @@
 )]
 
 mod harness;
+#[path = "../exposition/lint.rs"]
+mod lint;
 
 mod books;
 mod clients;
@@ -20,6 +22,7 @@ mod drop_in;
 mod exposition;
 mod flood;
 mod ground_truth;
+mod hostile;
 mod insight;
 mod kernel_drops;
 mod limits;

@@ -22,9 +22,9 @@ pub(crate) fn check(text: &str, open: bool) -> Vec<String> {
             assert!(legal(name) && !name.contains(':'), "{line}");
             assert!(!families.iter().any(|family| family == name), "{name} comes twice");
             let kinds: &[&str] = if open {
-                &["counter", "gauge", "histogram", "info", "unknown"]
+                &["counter", "gauge", "histogram", "summary", "info", "unknown"]
             } else {
-                &["counter", "gauge", "histogram", "untyped"]
+                &["counter", "gauge", "histogram", "summary", "untyped"]
             };
             assert!(kinds.contains(&found), "{line}");
             assert!(!open || !name.ends_with("_total"), "{line}");
@@ -39,29 +39,51 @@ pub(crate) fn check(text: &str, open: bool) -> Vec<String> {
             let (found, value) = line.rsplit_once(' ').expect("a value");
             assert!(series.insert(found), "{found} comes twice");
             let value: f64 = value.parse().expect("a number");
-            assert!(value.is_finite(), "{line}");
+            // A quantile of nothing is NaN.
+            assert!(value.is_finite() || (kind == "summary" && value.is_nan()), "{line}");
             let (name, labels) = match found.split_once('{') {
                 Some((name, labels)) => (name, labels.strip_suffix('}').expect("a closing brace")),
                 None => (found, ""),
             };
             assert!(legal(name), "{line}");
-            for label in labels.split(',').filter(|label| !label.is_empty()) {
-                let (key, value) = label.split_once('=').expect("a label");
+            let keys = keys(labels);
+            for key in &keys {
                 assert!(legal(key) && !key.starts_with("__") && !key.contains(':'), "{line}");
-                assert!(value.len() >= 2 && value.starts_with('"') && value.ends_with('"'), "{line}");
             }
+            assert!(keys.iter().collect::<BTreeSet<_>>().len() == keys.len(), "a label twice: {line}");
             let suffix = name.strip_prefix(families.last().expect("a family").as_str()).expect("its family's name");
             let suffixes: &[&str] = match kind {
                 "counter" if open => &["_total"],
                 "info" => &["_info"],
                 "histogram" => &["_bucket", "_sum", "_count"],
+                "summary" => &["", "_sum", "_count"],
                 _ => &[""],
             };
             assert!(suffixes.contains(&suffix), "{line} in a family of kind {kind}");
-            assert_eq!(suffix == "_bucket", labels.contains("le="), "{line}");
+            assert!(kind != "histogram" || (suffix == "_bucket") == keys.contains(&"le"), "{line}");
+            assert!(kind != "summary" || suffix.is_empty() == keys.contains(&"quantile"), "{line}");
         }
     }
     families
+}
+
+/// The names in `name="value",...`, whatever the values hold.
+fn keys(mut labels: &str) -> Vec<&str> {
+    let mut keys = Vec::new();
+    while !labels.is_empty() {
+        let (key, rest) = labels.split_once("=\"").expect("a label");
+        let mut escaped = false;
+        let end = rest.find(|letter: char| {
+            let ends = letter == '"' && !escaped;
+            escaped = letter == '\\' && !escaped;
+            ends
+        });
+        let rest = &rest[end.expect("a closing quote") + 1..];
+        labels = rest.strip_prefix(',').unwrap_or(rest);
+        assert!(labels.is_empty() || labels.len() < rest.len(), "a comma between labels: {rest}");
+        keys.push(key);
+    }
+    keys
 }
 
 fn legal(name: &str) -> bool {

@@ -37,6 +37,13 @@ const REAL: &[&str] = &[
     "up:1|g",
     "a:1|c|c:abc|T1700000000|e:it-false|card:low|x:y",
     "näme:1|c|#schlüssel:wert,__x:1,bare,:v,k:",
+    // What one line leaves behind must not become a label of the next.
+    "a:1|c|#k:,l:w",
+    "a:1|c|#:v,l:w",
+    "a:1|c|#user_id:7,l:w",
+    "a:1|ms|#quantile:0.5,l:w",
+    "_sc|db|0|#k:,l:w",
+    "datadog.dogstatsd.client.packets_dropped:3|c|#client:py",
     "",
     "\r",
 ];

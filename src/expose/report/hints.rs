@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::aggregate::census::{Census, FamilyFigures, LabelFigures, Observed};
 use crate::config::{GaugeSign, Loaded, MsUnit, paste};
-use crate::model::DropReason;
+use crate::model::{ClientFigure, DropReason};
 use crate::telemetry::refusals::Refused;
 use crate::telemetry::{Count, Tally};
 
@@ -193,7 +193,9 @@ fn refused_decrements(tally: &Tally, refused: &[Refused], loaded: &Loaded) -> Op
 /// Gauges below zero from a client that does not mean changes.
 fn signed_gauges(census: &Census, tally: &Tally, loaded: &Loaded) -> Option<Hint> {
     let (lowered, raised) = (tally.get(Count::GaugesLowered), tally.get(Count::GaugesRaised));
-    let datadog = census.families.iter().any(|family| family.name.starts_with("datadog_dogstatsd_client_"));
+    // What it sends is never nothing, and is a family of its own where the configuration says so.
+    let datadog = ClientFigure::ALL.iter().any(|figure| tally.client_of(*figure) > 0)
+        || census.families.iter().any(|family| family.name.starts_with("datadog_dogstatsd_client_"));
     if loaded.config.parse.gauge_sign == GaugeSign::Absolute || raised > 0 || lowered == 0 {
         return None;
     }
@@ -353,6 +355,11 @@ mod tests {
         let found = hints(&none, &with(5, 0), &[], &loaded(&[]));
         assert_eq!(kinds(&found), ["signed_gauges"]);
         assert_eq!(pasted(&found[0].toml).config.parse.gauge_sign, GaugeSign::Absolute);
+        assert!(found[0].text.contains("none with a plus did"), "{}", found[0].text);
+        let mut datadog = with(5, 0);
+        datadog.client(ClientFigure::Packets, 1);
+        let found = hints(&none, &datadog, &[], &loaded(&[]));
+        assert!(found[0].text.contains("say that it is Datadog's"), "{}", found[0].text);
         assert_eq!(hints(&none, &with(5, 1), &[], &loaded(&[])), []);
         assert_eq!(hints(&none, &with(0, 0), &[], &loaded(&[])), []);
         assert_eq!(hints(&none, &with(5, 0), &[], &loaded(&["parse.gauge_sign=absolute"])), []);

@@ -11,7 +11,7 @@ use super::cardinality::families;
 use super::hints::hints;
 use crate::config::{Format, SamplingMode};
 use crate::expose::lifecycle::Phase;
-use crate::model::{DropReason, SampleType, TagDropReason};
+use crate::model::{ClientFigure, DropReason, SampleType, TagDropReason};
 use crate::telemetry::history::Figures;
 use crate::telemetry::{Count, LATENCY_BOUNDS, Listener, Tally};
 
@@ -268,6 +268,7 @@ fn ledger(figures: &Figures) -> Value {
         "dropped_by_reason": met(&mut DropReason::ALL.iter().map(|why| (why.label(), tally.dropped_for(*why)))),
         "tags_dropped_by_reason":
             met(&mut TagDropReason::ALL.iter().map(|why| (why.label(), tally.tags_dropped_for(*why)))),
+        "told_by_clients": met(&mut ClientFigure::ALL.iter().map(|it| (it.label(), tally.client_of(*it)))),
     })
 }
 
