@@ -13,6 +13,7 @@
 
 mod harness;
 
+mod backpressure;
 mod books;
 mod clients;
 mod command_line;
