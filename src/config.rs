@@ -14,13 +14,12 @@ mod problem;
 mod raw;
 mod source;
 mod syntax;
+mod waiting;
 mod yaml;
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
-
-use xxhash_rust::xxh64::xxh64;
 
 pub use mapping::{Action, Mapping, MetricType, Observation, Pattern, Rule};
 pub use problem::{Problem, Problems};
@@ -44,6 +43,8 @@ pub struct Loaded {
     pub overrides: usize,
     /// Other files that were read, such as those of salts.
     pub files: Vec<PathBuf>,
+    /// Lines of `text`, by number, as they will be after a restart.
+    waiting: Vec<(usize, String)>,
 }
 
 /// Reads the defaults, the file over them and the overrides over both.
@@ -69,9 +70,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
         return Err(Problems::new(problems));
     }
     let text = toml::to_string(&raw).expect("tables of plain values and lists can be written as TOML");
-    let hash = format!("{:016x}", xxh64(text.as_bytes(), config.mapping.file_hash));
+    let hash = waiting::hash(&text, config.mapping.file_hash);
     let (file, overrides) = (sources.file.clone(), sources.set.len());
-    Ok(Loaded { config, pending: merged.pending(), text, hash, file, overrides, files })
+    Ok(Loaded { config, pending: merged.pending(), text, hash, file, overrides, files, waiting: Vec::new() })
 }
 
 impl Config {
@@ -543,6 +544,7 @@ pub struct Sources {
 #[cfg(test)]
 mod tests {
     use proptest::strategy::Strategy;
+    use xxhash_rust::xxh64::xxh64;
 
     use super::*;
 
