@@ -14,13 +14,12 @@ mod problem;
 mod raw;
 mod source;
 mod syntax;
+mod waiting;
 mod yaml;
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
-
-use xxhash_rust::xxh64::xxh64;
 
 pub use mapping::{Action, Mapping, MetricType, Observation, Pattern, Rule};
 pub use problem::{Problem, Problems};
@@ -42,6 +41,8 @@ pub struct Loaded {
     pub overrides: usize,
     /// Other files that were read, such as those of salts.
     pub files: Vec<PathBuf>,
+    /// Lines of `text`, by number, as they will be after a restart.
+    waiting: Vec<(usize, String)>,
 }
 
 /// Reads the defaults, the file over them and the overrides over both.
@@ -82,9 +83,9 @@ pub fn load_over(preset: Option<&Preset>, sources: &Sources) -> Result<Loaded, P
         return Err(Problems::new(problems));
     }
     let text = toml::to_string(&raw).expect("tables of plain values and lists can be written as TOML");
-    let hash = format!("{:016x}", xxh64(text.as_bytes(), config.mapping.file_hash));
+    let hash = waiting::hash(&text, config.mapping.file_hash);
     let (file, overrides) = (sources.file.clone(), flags.len() + sources.set.len());
-    Ok(Loaded { config, text, hash, file, overrides, files })
+    Ok(Loaded { config, text, hash, file, overrides, files, waiting: Vec::new() })
 }
 
 impl Config {
@@ -589,6 +590,7 @@ pub fn go_duration(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use proptest::strategy::Strategy;
+    use xxhash_rust::xxh64::xxh64;
 
     use super::*;
 

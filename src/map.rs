@@ -303,6 +303,11 @@ impl Mapper {
                 self.take_tag(rules, sample.kind, (place, tag), out)
                     .map_err(|key| Refusal::new(DropReason::ReservedLabel, offset(text, key)))?;
             }
+            if let Some(label) = &self.container_id_label
+                && !sample.container.is_empty()
+            {
+                set(label.as_bytes(), sample.container, self, &mut out.labels, &mut out.tag_drops);
+            }
             // Set last, so that no tag of that name stands in for it.
             set(b"check", line.name, self, &mut out.labels, &mut out.tag_drops);
         }

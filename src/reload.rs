@@ -94,6 +94,7 @@ impl InForce {
         })?;
         let before = self.loaded.load_full();
         let restart = keep_what_needs_a_restart(&mut loaded.config, &before.config);
+        loaded.hold_back(&before, &restart);
         let rules = rules(&loaded.config, Some((&before.config, &self.rules.load())), self.telemetry.relay());
         let rules = match rules {
             Ok(rules) => rules,

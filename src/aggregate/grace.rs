@@ -1,32 +1,28 @@
-//! Tells when every worker has passed a batch boundary, so that what they may have remembered can be taken away.
+//! What the sweep takes away, and how every worker comes to have forgotten it: at a batch boundary ([`rounds`]).
 //!
-//! In: series that are to go, from the sweep; batch boundaries, from the workers. Out: for a worker what to forget, for
-//! the sweep whether all have forgotten it.
-//! Always: a worker records nothing between two boundaries that it was told to forget at the first; a worker that sleeps
-//! counts as passed, since it looks before it records again.
-//!
-//! The order of two pairs of accesses carries this. The sweep writes the round and then reads a worker's mark; the worker
-//! writes its mark and then reads the round. `SeqCst` makes a single order of the four, so that either the sweep sees the
-//! worker awake and waits, or the worker sees the round and forgets.
+//! In: series that are to go, from the sweep. Out: for a worker whether a place is among them.
+
+pub mod rounds;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Place;
 use super::cells::Cell;
 
-/// The mark of a worker that sleeps.
-const ASLEEP: u64 = u64::MAX;
+/// What rounds are made of; `tests/races` has those of `loom` in their place.
+mod sync {
+    pub(super) use std::sync::Mutex;
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering, fence};
+}
+
+/// The rounds of one store.
+pub(super) type Grace = rounds::Rounds<Doomed>;
+
+/// A worker's side of them.
+pub type Passage = rounds::Passage<Doomed>;
 
 /// What a worker has to forget.
-#[derive(Debug)]
-pub enum Forget {
-    /// What the last round takes away.
-    Some(Arc<Doomed>),
-    /// Everything: it slept through rounds whose contents nobody kept.
-    All,
-}
+pub type Forget = rounds::Forget<Doomed>;
 
 /// What a round takes away.
 #[derive(Debug, Default)]
@@ -35,7 +31,6 @@ pub struct Doomed {
     shared: HashSet<Cell>,
     /// A family went, so that a name may have another type now.
     pub names: bool,
-    round: u64,
 }
 
 impl Doomed {
@@ -65,78 +60,10 @@ impl Doomed {
     }
 }
 
-/// The rounds of one store.
-#[derive(Debug)]
-pub(super) struct Grace {
-    round: AtomicU64,
-    doomed: Mutex<Arc<Doomed>>,
-    /// For each worker the last round it has passed, or [`ASLEEP`].
-    marks: Box<[AtomicU64]>,
-}
-
-impl Grace {
-    /// For `workers` workers, all of which sleep.
-    pub(super) fn new(workers: usize) -> Self {
-        let marks = (0..workers).map(|_| AtomicU64::new(ASLEEP)).collect();
-        Self { round: AtomicU64::new(0), doomed: Mutex::default(), marks }
-    }
-
-    /// Starts a round: every worker is to forget `doomed` at its next boundary. The round before must have been passed.
-    pub(super) fn begin(&self, mut doomed: Doomed) {
-        // One thread begins rounds, so nobody else moves the number between these lines.
-        let round = self.round.load(SeqCst) + 1;
-        doomed.round = round;
-        *self.doomed.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(doomed);
-        self.round.store(round, SeqCst);
-    }
-
-    /// Whether every worker has passed the last round begun.
-    pub(super) fn is_passed(&self) -> bool {
-        let round = self.round.load(SeqCst);
-        self.marks.iter().all(|mark| mark.load(SeqCst) >= round)
-    }
-}
-
-/// A worker's side of the rounds.
-#[derive(Debug)]
-pub struct Passage {
-    grace: Arc<Grace>,
-    worker: usize,
-    passed: u64,
-}
-
-impl Passage {
-    pub(super) fn new(grace: Arc<Grace>, worker: usize) -> Self {
-        Self { grace, worker, passed: 0 }
-    }
-
-    /// A batch begins: what has to be forgotten before its first sample, if anything.
-    pub fn enter(&mut self) -> Option<Forget> {
-        self.grace.marks[self.worker].store(self.passed, SeqCst);
-        let round = self.grace.round.load(SeqCst);
-        if round == self.passed {
-            return None;
-        }
-        let only_one = round == self.passed + 1;
-        self.passed = round;
-        let doomed = self.grace.doomed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // The next round may be about to begin if the sweep looked while this worker slept: then `doomed` is of that one.
-        Some(if only_one && doomed.round == round { Forget::Some(doomed) } else { Forget::All })
-    }
-
-    /// What [`Passage::enter`] told is forgotten.
-    pub fn forgotten(&self) {
-        self.grace.marks[self.worker].store(self.passed, SeqCst);
-    }
-
-    /// The batch is over, and nothing is recorded until the next begins.
-    pub fn leave(&self) {
-        self.grace.marks[self.worker].store(ASLEEP, SeqCst);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]

@@ -307,7 +307,7 @@ fn admin(in_force: &Arc<InForce>, quit: &Arc<Notify>) -> Admin {
             Err(problems) => Err(format!("{}\n", problems.render_with_carets())),
         }),
         quit: Box::new(move || quit.notify_one()),
-        config: Box::new(move || tells.loaded().text.clone()),
+        config: Box::new(move || tells.loaded().annotated()),
     }
 }
 

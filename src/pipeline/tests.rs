@@ -245,6 +245,20 @@ fn events_count_by_alert_type_and_service_checks_show_their_last_status() {
 }
 
 #[test]
+fn service_checks_of_two_containers_are_two_series_where_the_container_id_is_a_label() {
+    let sent = ["_sc|db|2|#k:v|c:one", "_sc|db|0|#k:v|m:well|c:two", "_e{1,1}:a|b|c:one", "_e{1,1}:a|b|c:two"];
+    let found = Sidecar::after(&["parse.container_id_label=container_id"], &sent);
+    assert_eq!(
+        found,
+        [
+            r#"statsd_service_check_status{check="db",container_id="one",k="v"} 2"#,
+            r#"statsd_service_check_status{check="db",container_id="two",k="v"} 0"#,
+            r#"statsd_events_total{alert_type="info"} 2"#,
+        ]
+    );
+}
+
+#[test]
 fn a_container_id_without_tags_is_one_sample() {
     assert_eq!(Sidecar::after(&[], &["a:1|c|c:5", "a:1|c|c:abc|card:low|e:it-false"]), ["a_total 2"]);
 }

@@ -15,6 +15,7 @@ mod harness;
 #[path = "../exposition/lint.rs"]
 mod lint;
 
+mod backpressure;
 mod books;
 mod clients;
 mod command_line;

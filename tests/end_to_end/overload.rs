@@ -6,10 +6,10 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{PATIENCE, Scrape, Sidecar, assert_within};
 
-const DATAGRAM: &[u8] = b"hits:1|c|#k:v\nwait:2|h\ndepth:+1|g\npacked:1:2:3|c\nbroken:x|g";
+pub(crate) const DATAGRAM: &[u8] = b"hits:1|c|#k:v\nwait:2|h\ndepth:+1|g\npacked:1:2:3|c\nbroken:x|g";
 /// Lines in it, and values: what each line ends as.
-const LINES: f64 = 5.0;
-const VALUES: f64 = 7.0;
+pub(crate) const LINES: f64 = 5.0;
+pub(crate) const VALUES: f64 = 7.0;
 
 /// Datagrams read from the socket.
 pub(crate) fn read(scrape: &Scrape) -> f64 {

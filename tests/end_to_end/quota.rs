@@ -13,7 +13,7 @@ use crate::harness::{Scrape, Sender, Sidecar, assert_within, flood_alone};
 use crate::overload::{read, reason};
 
 /// Counters that the flood counts up, all in each datagram, so that each is sent equally often.
-const GROUPS: usize = 100;
+pub(crate) const GROUPS: usize = 100;
 /// What the kernel charges a receive buffer for such a datagram, 4,489 bytes long: 8,192 of data, 256 of bookkeeping.
 const CHARGE_BYTES: f64 = 8_448.0;
 
@@ -52,14 +52,14 @@ impl Drop for TenthOfACore {
 }
 
 /// A sidecar in such a group. The fields go in this order: the process ends before its group.
-struct HeldDown {
-    sidecar: Sidecar,
+pub(crate) struct HeldDown {
+    pub(crate) sidecar: Sidecar,
     _group: TenthOfACore,
 }
 
 impl HeldDown {
     /// `None`, and a message, where no group can be made.
-    fn start(settings: &[&str]) -> Option<Self> {
+    pub(crate) fn start(settings: &[&str]) -> Option<Self> {
         let Some(group) = TenthOfACore::new() else {
             eprintln!("skipped: no control group with a CPU quota can be made here");
             return None;
@@ -84,7 +84,7 @@ impl HeldDown {
 }
 
 /// One line for each group.
-fn datagram() -> Vec<u8> {
+pub(crate) fn datagram() -> Vec<u8> {
     let lines: Vec<String> =
         (0..GROUPS).map(|group| format!("bot.messages:1|c|#user_id:{},group:{group}", 700_000_000 + group)).collect();
     lines.join("\n").into_bytes()
@@ -110,14 +110,13 @@ fn loss_free_rate() -> Option<f64> {
     }
 }
 
-/// Sends a datagram through each of `senders`, evenly `per_second` times a second as it is told at each moment, for
-/// `time`; gives how many each sent.
+/// Sends by `send`, evenly `per_second` times a second as it is told at each moment, for `time`; gives how often.
 ///
 /// A moment that the machine did not let it send in is made up for, a longer one is let go, so that it never sends what
 /// no stream at this rate would bring.
-fn pace(senders: &[Sender], per_second: impl Fn() -> f64, time: Duration) -> u64 {
+pub(crate) fn pace(mut send: impl FnMut(), per_second: impl Fn() -> f64, time: Duration) -> u64 {
     const MOMENT: Duration = Duration::from_millis(50);
-    let (datagram, started) = (datagram(), Instant::now());
+    let started = Instant::now();
     let (mut last, mut owed, mut sent) = (started, 0.0, 0);
     while last - started < time {
         thread::sleep(Duration::from_millis(2));
@@ -125,7 +124,7 @@ fn pace(senders: &[Sender], per_second: impl Fn() -> f64, time: Duration) -> u64
         owed += per_second() * (now - last).min(MOMENT).as_secs_f64();
         last = now;
         while owed >= 1.0 {
-            senders.iter().for_each(|sender| sender.send(&datagram));
+            send();
             sent += 1;
             owed -= 1.0;
         }
@@ -149,13 +148,14 @@ struct Flood {
 /// twice as long for a line at one moment as at another.
 fn flood(sidecars: &[&HeldDown], rate: f64, times: f64, time: Duration) -> Flood {
     let senders: Vec<Sender> = sidecars.iter().map(|it| it.sidecar.sender()).collect();
-    let rate = Mutex::new(rate);
+    let (rate, datagram) = (Mutex::new(rate), datagram());
     let look = |it: &HeldDown| {
         let read = read(&it.sidecar.scrape());
         (Instant::now(), read)
     };
+    let send = || senders.iter().for_each(|sender| sender.send(&datagram));
     let (sent, drops_at_ten) = thread::scope(|scope| {
-        let sending = scope.spawn(|| pace(&senders, || *rate.lock().unwrap() * times, time));
+        let sending = scope.spawn(|| pace(&send, || *rate.lock().unwrap() * times, time));
         let started = Instant::now();
         let mut drops_at_ten = Vec::new();
         let mut before = sidecars.get(1).map(|plain| look(plain));
@@ -186,13 +186,13 @@ fn buffer(rate: f64, seconds: f64) -> String {
 ///
 /// Each group had as many lines as any other, at the same rates, so their sums differ by what sampling did and nothing
 /// else: their variance is that of one of them, whatever the rates were.
-fn standard_errors_off(scrape: &Scrape) -> f64 {
+pub(crate) fn standard_errors_off(scrape: &Scrape, read: f64) -> f64 {
     let sums: Vec<f64> = scrape.of("bot_messages_total").map(|(_, sum)| sum).collect();
     assert_eq!(sums.len(), GROUPS);
     let groups = GROUPS as f64;
     let total: f64 = sums.iter().sum();
     let variance = sums.iter().map(|sum| (sum - total / groups).powi(2)).sum::<f64>() / (groups - 1.0);
-    let off = total - groups * read(scrape);
+    let off = total - groups * read;
     if off == 0.0 { 0.0 } else { off / (groups * variance).sqrt() }
 }
 
@@ -213,7 +213,7 @@ fn at_half_as_much_again_the_kernel_drops_nothing_from_the_tenth_second_on_and_s
         let flood = flood(&[&thinning, &plain], rate, 1.5, Duration::from_secs(20));
         let late: Vec<f64> = (0..2).map(|which| flood.ends[which].kernel_drops() - flood.drops_at_ten[which]).collect();
         let scrape = &flood.ends[0];
-        let off = standard_errors_off(scrape);
+        let off = standard_errors_off(scrape, read(scrape));
         found.push(format!(
             "{rate:.0} datagrams a second are read; {} sent; dropped in the first ten seconds {:?}, later {late:?} \
              (the second does not thin); thinned out {} of {} lines; {off:.2} standard errors off",
@@ -249,5 +249,5 @@ fn at_three_times_as_much_every_line_sent_is_dropped_by_the_kernel_or_recorded_o
     assert!(scrape.kernel_drops() > 0.0 && reason(scrape, "sampled") > 0.0, "{}", scrape.text);
     assert_eq!(scrape.dropped(), reason(scrape, "sampled"), "{:?}", scrape.dropped_by_reason());
     // One in thirty million is further off (Student's distribution with 99 degrees of freedom).
-    assert_within("standard errors off", standard_errors_off(scrape), -6.0..=6.0);
+    assert_within("standard errors off", standard_errors_off(scrape, read(scrape)), -6.0..=6.0);
 }

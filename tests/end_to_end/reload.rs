@@ -150,6 +150,34 @@ fn the_configuration_in_force_is_shown_without_secrets() {
     sidecar.stop();
 }
 
+#[test]
+fn what_waits_for_a_restart_is_shown_as_it_is_in_force_and_as_it_will_be() {
+    let file = File::new(ON);
+    let sidecar = file.sidecar(&["listen.max_line_bytes=500"]);
+    let info = |sidecar: &Sidecar| sidecar.scrape().of("statsieve_config_info").next().unwrap().0.to_owned();
+    let shown = || sidecar.get("/api/v1/config", &[]).text();
+    let (before, at_first) = (shown(), info(&sidecar));
+    assert!(!before.contains('#'), "{before}");
+    file.write("[http]\nlifecycle = true\n[listen]\ntcp = \"127.0.0.1:0\"\n");
+    let reply = act(&sidecar, "POST", "/-/reload");
+    assert_eq!(reply.text(), "reloaded; a change of these needs a restart: listen\n");
+    // Nothing that is in force has changed, and so neither has the hash.
+    let waits = |text: &str| format!("{text}  # waits for a restart: tcp = \"127.0.0.1:0\"");
+    assert_eq!(shown(), before.replace("\ntcp = \"\"\n", &format!("\n{}\n", waits("tcp = \"\""))));
+    assert_eq!(info(&sidecar), at_first);
+    // It goes on to wait while something else comes into force, and not once it is taken back.
+    file.write("[http]\nlifecycle = true\n[listen]\ntcp = \"127.0.0.1:0\"\n[labels]\nmax_values = 7\n");
+    assert_eq!(act(&sidecar, "POST", "/-/reload").status, 200);
+    let text = shown();
+    assert!(text.lines().any(|line| line == waits("tcp = \"\"")) && text.contains("\nmax_values = 7\n"), "{text}");
+    assert!(text.contains("\nmax_line_bytes = 500\n"), "{text}");
+    assert_ne!(info(&sidecar), at_first);
+    file.write(ON);
+    assert_eq!(act(&sidecar, "POST", "/-/reload").text(), "reloaded\n");
+    assert_eq!((shown(), info(&sidecar)), (before, at_first));
+    sidecar.stop();
+}
+
 /// As Kubernetes does it: the file is a link through a link to a folder, and that link is replaced.
 #[test]
 fn a_swapped_config_map_is_noticed() {

@@ -25,19 +25,31 @@ fn script(name: &str) -> PathBuf {
 
 /// Runs a Python script with the pinned packages; gives what it prints.
 pub(crate) fn python(name: &str, arguments: &[&str]) -> String {
-    let mut command = Command::new(tool("venv/bin/python"));
-    // Variables of the Datadog client would add tags.
-    command.env_remove("DD_ENTITY_ID").env_remove("DD_ENV").env_remove("DD_SERVICE").env_remove("DD_VERSION");
-    command.env("PYTHONDONTWRITEBYTECODE", "1").arg(script(name)).args(arguments);
+    python_with(&[], name, arguments)
+}
+
+/// The same with these variables in its environment.
+pub(crate) fn python_with(variables: &[(&str, &str)], name: &str, arguments: &[&str]) -> String {
+    let mut command = without_datadog(Command::new(tool("venv/bin/python")));
+    command.env("PYTHONDONTWRITEBYTECODE", "1").envs(variables.iter().copied()).arg(script(name)).args(arguments);
     output_of(command)
 }
 
 /// Runs a Node script with the pinned packages; gives what it prints.
 pub(crate) fn node(name: &str, arguments: &[&str]) -> String {
-    let mut command = Command::new("node");
-    command.env_remove("DD_ENTITY_ID").env_remove("DD_ENV").env_remove("DD_SERVICE").env_remove("DD_VERSION");
+    let mut command = without_datadog(Command::new("node"));
     command.env("NODE_PATH", tool("node/node_modules")).arg(script(name)).args(arguments);
     output_of(command)
+}
+
+/// Takes the variables out that a Datadog client goes by: they would add tags.
+fn without_datadog(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        if ["DD_", "DATADOG_"].iter().any(|start| name.to_string_lossy().starts_with(start)) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// Runs a command to its end, which must be a success; gives what it prints.
