@@ -403,6 +403,17 @@ impl Reader<'_> {
         self.families().get(id.family as usize)?.as_ref()?.series().get(id.place as usize)?.as_ref()
     }
 
+    /// The sum of all that is in the cells of a series, as if they were whole numbers: another once anything is recorded.
+    fn sum_of_cells(&self, shape: &Shape, series: &Series) -> u64 {
+        let n = shape.cells();
+        let add = |sum: u64, cell: &AtomicU64| sum.rotate_left(1).wrapping_add(cell.load(Relaxed));
+        let of = |shard: &ShardReader<'_>| shard.run(series.cell, n).unwrap_or_default().iter().fold(0, add);
+        if shape.kind() == Kind::Gauge {
+            return of(&self.gauges);
+        }
+        self.shards.iter().map(of).fold(0, u64::wrapping_add)
+    }
+
     /// The tick of the last sample of a series, or of its making.
     fn last_used(&self, kind: Kind, series: &Series) -> Tick {
         let used = match kind {

@@ -95,13 +95,18 @@ impl ArenaWriter {
         Self { cells: ShardWriter::new(arena.cells.clone()), arena }
     }
 
-    /// A run of `n` cells, with whatever is in them; `None` at the limit. Takes the arena's lock.
+    /// A run of `n` cells, with whatever is in them; `None` at the limit. Takes the arena's lock, and then, if its chunk is
+    /// new to this worker, waits for who reads the list of them: [`ArenaWriter::run`] of it never waits afterwards.
     #[cold]
     pub fn take(&mut self, n: usize) -> Option<Cell> {
-        // A panic elsewhere leaves the map whole: nothing in between can panic.
-        let mut space = self.arena.space.lock().unwrap_or_else(PoisonError::into_inner);
-        let cell = self.arena.budget.take(space.growth(n, 1)).then(|| space.take(n)).flatten()?;
+        let cell = {
+            // A panic elsewhere leaves the map whole: nothing in between can panic.
+            let mut space = self.arena.space.lock().unwrap_or_else(PoisonError::into_inner);
+            self.arena.budget.take(space.growth(n, 1)).then(|| space.take(n)).flatten()?
+        };
         self.arena.runs.fetch_add(1, Relaxed);
+        // Not under the lock above: whoever reads the list may be about to give back a run.
+        self.cells.run(cell, n);
         Some(cell)
     }
 

@@ -57,7 +57,8 @@ impl Head {
     }
 }
 
-/// Changes the shape of what readers copy under `version`.
+/// Changes the shape of what readers copy under `version`. Nothing in `change` may wait for a lock that a reader holds: it
+/// waits for the version.
 fn change<T>(version: &AtomicU64, change: impl FnOnce() -> T) -> T {
     let before = version.load(Relaxed);
     version.store(before.wrapping_add(1), Relaxed);

@@ -32,8 +32,8 @@ const LOOKED_AT: usize = 131_072;
 /// What the sweep remembers from one second to the next.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
-    /// Marked series, with the last use they were marked for.
-    pending: Vec<(SeriesId, Tick, ExpiryCause)>,
+    /// Marked series.
+    pending: Vec<Marked>,
     /// Families that others have replaced, and that workers are to forget.
     retired: Vec<Family>,
     /// Where the search for series past their time goes on.
@@ -45,6 +45,15 @@ pub(super) struct Sweep {
 struct Cursor {
     family: usize,
     series: usize,
+}
+
+/// A series that was marked.
+#[derive(Clone, Copy, Debug)]
+struct Marked {
+    id: SeriesId,
+    /// Its last use, and the sum of its cells: a batch that takes seconds records under the time of its beginning.
+    used: (Tick, u64),
+    cause: ExpiryCause,
 }
 
 /// A series that could go: those idle longest are the least.
@@ -124,16 +133,18 @@ impl Store {
     }
 
     /// Removes marked series that were not used since; says whether a family went with its last.
-    fn remove(&self, pending: &[(SeriesId, Tick, ExpiryCause)], now: Tick) -> bool {
+    fn remove(&self, pending: &[Marked], now: Tick) -> bool {
         let mut names = false;
         let mut reader = self.read();
-        for (id, marked_at, cause) in pending.iter().copied() {
+        for Marked { id, used, cause } in pending.iter().copied() {
             let Some(family) = reader.tables.family_mut(id.family, id.serial) else { continue };
             let shape = family.shape().clone();
             let Some(series) = family.series_mut(id.place).filter(|series| series.doomed) else { continue };
             series.doomed = false;
             let cell = series.cell;
-            let unused = reader.series(id).is_some_and(|series| reader.last_used(shape.kind(), series) == marked_at);
+            let unused = reader.series(id).is_some_and(|series| {
+                (reader.last_used(shape.kind(), series), reader.sum_of_cells(&shape, series)) == used
+            });
             if unused {
                 self.empty(&reader, &shape, cell);
                 let lines = reader.tables.counts.used.lines;
@@ -245,15 +256,17 @@ impl Store {
     }
 
     /// Marks the candidates that are still there, and tells what workers have to forget.
-    fn mark(&self, candidates: Vec<Candidate>, pending: &mut Vec<(SeriesId, Tick, ExpiryCause)>) -> Doomed {
+    fn mark(&self, candidates: Vec<Candidate>, pending: &mut Vec<Marked>) -> Doomed {
         let mut doomed = Doomed::default();
-        let mut tables = self.lock();
+        let mut reader = self.read();
         for Candidate { last_used, id, cause, .. } in candidates {
-            let Some(family) = tables.family_mut(id.family, id.serial) else { continue };
+            let Some(family) = reader.tables.family_mut(id.family, id.serial) else { continue };
             let Some(series) = family.series_mut(id.place) else { continue };
             series.doomed = true;
             doomed.add(&family.place(id.place));
-            pending.push((id, last_used, cause));
+            let shape = family.shape().clone();
+            let cells = reader.series(id).map_or(0, |series| reader.sum_of_cells(&shape, series));
+            pending.push(Marked { id, used: (last_used, cells), cause });
         }
         doomed
     }

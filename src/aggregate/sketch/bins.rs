@@ -544,6 +544,32 @@ mod tests {
     }
 
     #[test]
+    fn a_sketch_that_grows_waits_for_no_reader_while_its_version_is_odd() {
+        let mut bench = Bench::new(NATIVE);
+        let (version, slot) = (std::mem::take(&mut bench.version), std::mem::take(&mut bench.slot));
+        let arena = bench.arena.clone();
+        std::thread::scope(|scope| {
+            let reader = arena.read();
+            scope.spawn(|| {
+                for n in 0..5 {
+                    NATIVE.add(&version, &slot, &mut bench.writer, f64::from(n + 1), 1.0);
+                }
+            });
+            // It has a run, and has to wait for the list of chunks that is being read.
+            while arena.runs() == 0 {
+                std::thread::yield_now();
+            }
+            for _ in 0..10_000 {
+                assert!(version.load(Relaxed).is_multiple_of(2));
+                std::thread::yield_now();
+            }
+            drop(reader);
+        });
+        let merged = Bench { version, slot, ..bench }.read();
+        assert_eq!(merged.weight(), 5.0);
+    }
+
+    #[test]
     fn a_reader_never_sees_a_weight_that_is_not_there_nor_misses_one() {
         let mut bench = Bench::new(SUMMARY);
         let (version, slot) = (std::mem::take(&mut bench.version), std::mem::take(&mut bench.slot));

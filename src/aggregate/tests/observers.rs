@@ -258,3 +258,25 @@ fn a_summary_takes_the_names_that_a_histogram_takes() {
     }
     assert_eq!(bench.books()[0], 4);
 }
+
+#[test]
+fn what_a_batch_of_seconds_records_under_the_time_of_its_beginning_is_seen_by_the_second_look() {
+    for shape in [Shape::Counter, Shape::of(&WIDE), summary(50)] {
+        let mut bench = Bench::new(Limits { idle_ttl: Duration::from_secs(2), ..wide() });
+        let kind = shape.kind();
+        bench.histogram = shape;
+        let mut worker = bench.store.passage(0);
+        assert!(worker.enter().is_none());
+        let place = bench.place_at("o", kind, "", Sight::First, 1).unwrap().place;
+        let mut recorder = bench.store.recorder(0);
+        recorder.set_time(1);
+        recorder.record(&place, 1.0, 1.0, false).unwrap();
+        // Marked while the batch goes on, and looked at again once it is over.
+        swept(&bench, 2..5);
+        recorder.record(&place, 2.0, 1.0, false).unwrap();
+        worker.leave();
+        let read = swept(&bench, 5..6).pop().expect("it stays");
+        assert!(read.contains('3'), "{read}");
+        assert!(swept(&bench, 6..9).is_empty(), "{kind:?} goes once nobody uses it");
+    }
+}
