@@ -3,8 +3,8 @@
 //! In: a name, kind and labels when an identity is new ([`Store::place`]); values afterwards ([`Recorder`]); the time
 //! ([`Store::sweep`]). Out: families and their numbers ([`Store::read`]).
 //! Not here: names and labels (`map`), the limits' meaning (`admit`), text (`expose`).
-//! Always: a recorded sample is in the next scrape; a histogram's count is the sum of its buckets, classic or native; no
-//! sum is ever infinite; recording into a known series takes no lock, but for a sketch that has to grow.
+//! Always: a recorded sample is in the next scrape; a histogram's count is the sum of its buckets, classic or native;
+//! no sum is ever infinite; recording into a known series takes no lock, but for a sketch that has to grow.
 
 mod arena;
 pub mod bounds;
@@ -56,9 +56,9 @@ pub fn admits(kind: Kind, value: f64, weight: f64) -> Result<(), DropReason> {
     }
 }
 
-/// Most bytes that `families` families hold which were made past `max_bytes`: names of up to `name` bytes, and an overflow
-/// series of each, with `overflow_labels` as text and `cells` cells in the shards of `workers`. What sketches grow into is
-/// never outside.
+/// Most bytes that `families` families hold which were made past `max_bytes`: names of up to `name` bytes, and an
+/// overflow series of each, with `overflow_labels` as text and `cells` cells in the shards of `workers`. What sketches
+/// grow into is never outside.
 pub fn most_bytes_outside(families: usize, name: usize, overflow_labels: &str, cells: usize, workers: usize) -> u64 {
     tables::most_outside(families, name, overflow_labels, cells, workers)
 }
@@ -210,12 +210,12 @@ impl Store {
 
     /// Finds the place of a series, and makes one as far as the limits allow.
     ///
-    /// A limit may fold or take out some of `labels`, which are sorted; `text` is a buffer for their rendering, and holds
-    /// that of the labels kept in the end. Takes the store's lock for a look-up or an insertion.
+    /// A limit may fold or take out some of `labels`, which are sorted; `text` is a buffer for their rendering, and
+    /// holds that of the labels kept in the end. Takes the store's lock for a look-up or an insertion.
     ///
     /// # Errors
-    /// `TypeConflict` if the name is reserved, taken by another kind, or clashes with the `_sum`, `_count` or `_bucket` of
-    /// observations; `Cardinality` past the limit on families, or at a limit where nothing may be merged.
+    /// `TypeConflict` if the name is reserved, taken by another kind, or clashes with the `_sum`, `_count` or `_bucket`
+    /// of observations; `Cardinality` past the limit on families, or at a limit where nothing may be merged.
     pub fn place(
         &self,
         wanted: Wanted<'_>,
@@ -327,7 +327,8 @@ impl Reader<'_> {
         if is_new { 0.0 } else { self.value(kind, series) }
     }
 
-    /// The observation counts of a histogram by classic bucket, not cumulative, into `counts`; returns the sum of values.
+    /// The observation counts of a histogram by classic bucket, not cumulative, into `counts`; returns the sum of
+    /// values.
     pub fn histogram(&self, histogram: &Histogram, series: &Series, counts: &mut Vec<f64>) -> f64 {
         counts.clear();
         counts.extend((0..histogram.bounds.buckets()).map(|place| self.sum(series.cell.plus(1 + place))));
@@ -403,7 +404,8 @@ impl Reader<'_> {
         self.families().get(id.family as usize)?.as_ref()?.series().get(id.place as usize)?.as_ref()
     }
 
-    /// The sum of all that is in the cells of a series, as if they were whole numbers: another once anything is recorded.
+    /// The sum of all that is in the cells of a series, as if they were whole numbers: another once anything is
+    /// recorded.
     fn sum_of_cells(&self, shape: &Shape, series: &Series) -> u64 {
         let n = shape.cells();
         let add = |sum: u64, cell: &AtomicU64| sum.rotate_left(1).wrapping_add(cell.load(Relaxed));

@@ -2,8 +2,8 @@
 //!
 //! In: nothing. Out: the time since the start, and as whole seconds a [`Tick`]; the same for all threads that share a
 //! [`Clock`]. And when that start was, by the calendar.
-//! Always: nothing that is done to the system's time after the start matters. Should the processor's counter go back all the same, so does
-//! this: whoever subtracts two times saturates.
+//! Always: nothing that is done to the system's time after the start matters. Should the processor's counter go back
+//! all the same, so does this: whoever subtracts two times saturates.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -32,8 +32,8 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// When the clock was made, since 1970, as the system's time was then. It is asked once, so that what was made at one
-    /// tick has the same time in every scrape, whatever is done to the system's time in between.
+    /// When the clock was made, since 1970, as the system's time was then. It is asked once, so that what was made at
+    /// one tick has the same time in every scrape, whatever is done to the system's time in between.
     pub fn started_at(&self) -> Duration {
         self.started_at
     }

@@ -137,8 +137,8 @@ impl TagRules {
         }
     }
 
-    /// A line, good or bad, as a person may see it: what stands behind the name of a bucketed tag is struck out, in every
-    /// dialect. Bytes that are no UTF-8 are replaced.
+    /// A line, good or bad, as a person may see it: what stands behind the name of a bucketed tag is struck out, in
+    /// every dialect. Bytes that are no UTF-8 are replaced.
     ///
     /// Reads no more than the first `most` bytes. Allocates.
     pub fn struck(&self, line: &[u8], most: usize) -> String {

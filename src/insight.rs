@@ -2,7 +2,8 @@
 //!
 //! In: the value of each bucketed tag and its hash, from the workers. Out: estimates for the scrape and lists for
 //! `/api/v1/top`, merged over all workers when they are asked for.
-//! Not here: which tags those are (`identity`), how an estimate is exposed (`telemetry`), who may see a list (`expose`).
+//! Not here: which tags those are (`identity`), how an estimate is exposed (`telemetry`), who may see a list
+//! (`expose`).
 //! Always: one writer for each shard; a reader never waits for a worker longer than one sample takes, and holds up no
 //! line but a sampled one; values never become series; time comes in as a number.
 //!

@@ -3,9 +3,10 @@
 //! # What comes in
 //!
 //! Datagrams on UDP and unix sockets and streams over TCP and unix sockets, with lines such as
-//! `bot.messages:1|c|#user_id:42,activity_type:message`. Scrapes over HTTP. A configuration, at start and at each reload;
-//! in place of `statsd_exporter`, that program's flags ([`command::statsd_exporter`]).
-//! Nothing else: the process keeps no files, and sends nothing but answers and, if told to, the lines it got ([`relay`]).
+//! `bot.messages:1|c|#user_id:42,activity_type:message`. Scrapes over HTTP. A configuration, at start and at each
+//! reload; in place of `statsd_exporter`, that program's flags ([`command::statsd_exporter`]).
+//! Nothing else: the process keeps no files, and sends nothing but answers and, if told to, the lines it got
+//! ([`relay`]).
 //!
 //! # The way of a sample
 //!
@@ -14,7 +15,8 @@
 //!           listen      parse   parse     identity    map             admit   aggregate  expose
 //! ```
 //!
-//! 1. [`listen`]: a [`listen::worker::Worker`] reads its own socket of datagrams in batches. The kernel's receive buffer is
+//! 1. [`listen`]: a [`listen::worker::Worker`] reads its own socket of datagrams in batches. The kernel's receive
+//! buffer is
 //!    the only queue, and what it drops is read back and counted. [`listen::stream`] reads all streams; what it does not
 //!    read yet has the sender wait.
 //! 2. [`parse`]: [`parse::Line`] cuts the name off a line, and [`parse::Sample`] is one value, or several that share
@@ -24,7 +26,8 @@
 //!    identity goes straight to step 6**, with no lock and no allocation.
 //!    [`insight`] hears of the values on the way, for estimates of unique users and a list of the loudest; it looks at
 //!    one in 64 under a lock that only readers of that list share.
-//! 4. [`map`]: for a new identity only, [`map::Mapper`] finds the mapping rule for the raw name, or makes the legal name
+//! 4. [`map`]: for a new identity only, [`map::Mapper`] finds the mapping rule for the raw name, or makes the legal
+//! name
 //!    and its suffix, and then the sorted labels.
 //! 5. [`admit`]: [`admit::Gate`] says how far a new series must give way: full, values folded, simplified, merged into
 //!    the family's overflow series, or refused. Two more gates stand on the way: [`admit::sampling`] before a line is
@@ -38,7 +41,8 @@
 //!
 //! # Threads, and who owns what
 //!
-//! - One thread for each UDP socket (`udp-0`, `udp-1`, ...), one for a unix datagram socket, one for all streams. It owns its socket, its [`pipeline::Pipeline`] with the
+//! - One thread for each UDP socket (`udp-0`, `udp-1`, ...), one for a unix datagram socket, one for all streams. It
+//! owns its socket, its [`pipeline::Pipeline`] with the
 //!   identity cache, its shard of every counter and histogram, and its [`telemetry::Tally`]. Workers never wait for one
 //!   another, except for the store's lock when a series is new.
 //! - The main thread runs a current-thread tokio runtime: the HTTP server, signals and timers.
@@ -54,9 +58,10 @@
 //!
 //! [`expose::http`] chooses the format ([`expose::negotiate`]) and pulls an [`expose::Exposition`] piece by piece, so a
 //! slow reader costs a piece or two of memory and no lock. A piece of user series ([`expose::text`],
-//! [`expose::protobuf`]) is written under the store's lock, some microseconds; workers that record into known series do not notice. Then come the own metrics
-//! ([`telemetry::Telemetry`], written by [`expose::own`]), which read the books when asked. A scrape begins by asking
-//! the kernel for queues and drops, so that these are right when no datagram follows to tell.
+//! [`expose::protobuf`]) is written under the store's lock, some microseconds; workers that record into known series do
+//! not notice. Then come the own metrics ([`telemetry::Telemetry`], written by [`expose::own`]), which read the books
+//! when asked. A scrape begins by asking the kernel for queues and drops, so that these are right when no datagram
+//! follows to tell.
 //!
 //! A person is told by [`expose::report`]: JSON of the state of everything, of what costs how many series, and hints on
 //! what to change, made from the same books and a census of the store ([`aggregate::census`]) when it is asked for.

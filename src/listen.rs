@@ -1,7 +1,7 @@
 //! Takes datagrams and streams from sockets, in threads of their own.
 //!
-//! In: an address and what the kernel queues there. Out: each datagram, and each line of a stream, through a `Pipeline`,
-//! its counts in the books.
+//! In: an address and what the kernel queues there. Out: each datagram, and each line of a stream, through a
+//! `Pipeline`, its counts in the books.
 //! Not here: lines and samples.
 //! Always: what a socket takes in or the kernel drops for it is counted; a worker that has nothing to do sleeps in the
 //! kernel and costs nothing; a socket that fails is tried again, and takes no other along.

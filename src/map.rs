@@ -90,8 +90,8 @@ pub struct Resolved {
     pub labels: LabelSet,
     /// Tags that did not become labels, but for those that `labels.drop` took out before identity.
     pub tag_drops: TagDrops,
-    /// The mapping rule that gave name and labels, or refused the sample, by its place; [`Mapper::terms`] says what else
-    /// it decides.
+    /// The mapping rule that gave name and labels, or refused the sample, by its place; [`Mapper::terms`] says what
+    /// else it decides.
     pub rule: Option<u32>,
     /// What values are multiplied by, in their base unit.
     pub scale: f64,
@@ -209,9 +209,9 @@ impl Mapper {
     /// Finds name and labels of a sample, into `out`; `rules` is what its identity was made with.
     ///
     /// # Errors
-    /// `MappingDrop` by a rule, `EmptyName` if a rule's template is empty, `NameTooLong`, `TypeConflict` for a name that
-    /// `telemetry.statsd_exporter_metrics` takes, `ReservedLabel` for a tag key that is empty, starts with `__`, or is `le`
-    /// on a histogram or `quantile` on a summary.
+    /// `MappingDrop` by a rule, `EmptyName` if a rule's template is empty, `NameTooLong`, `TypeConflict` for a name
+    /// that `telemetry.statsd_exporter_metrics` takes, `ReservedLabel` for a tag key that is empty, starts with `__`,
+    /// or is `le` on a histogram or `quantile` on a summary.
     pub fn resolve(
         &self,
         rules: &TagRules,

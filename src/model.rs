@@ -1,10 +1,11 @@
 //! The words that every stage shares: what a sample can be, and why one is refused.
 //!
-//! Here: closed sets of small `Copy` values, each with the label text it is counted under; what an allocation costs. Not
-//! here: anything that holds input, allocates, or belongs to one stage alone.
+//! Here: closed sets of small `Copy` values, each with the label text it is counted under; what an allocation costs.
+//! Not here: anything that holds input, allocates, or belongs to one stage alone.
 //! Always: a line or sample that is not recorded has exactly one [`DropReason`].
 
-/// What `bytes` in one allocation take: the allocator puts 8 bytes in front, rounds up to 16, and gives no less than 32.
+/// What `bytes` in one allocation take: the allocator puts 8 bytes in front, rounds up to 16, and gives no less than
+/// 32.
 ///
 /// Source: glibc `malloc/malloc.c`, `request2size` on 64 bits; what is mapped by itself is rounded up to a page.
 pub const fn heap_bytes(bytes: usize) -> usize {

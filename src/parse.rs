@@ -224,7 +224,8 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Reads everything behind the type, starting at the `|` or `:` at byte `at`; `first` if it is the line's first sample.
+    /// Reads everything behind the type, starting at the `|` or `:` at byte `at`; `first` if it is the line's first
+    /// sample.
     fn fields(&self, mut at: usize, first: bool, sample: &mut Sample<'a>) -> Result<(), Refusal> {
         let text = self.text;
         let (mut stamped, mut tagged) = (false, false);

@@ -3,8 +3,8 @@
 //! In: the bytes of a datagram. Out: samples recorded in the store, and every line counted in the [`Tally`].
 //! Not here: what a stage does; only the order of stages, and what is remembered between samples.
 //! Always: each line ends as recorded or as dropped for one reason; a known identity takes no lock and allocates
-//! nothing (but for one bucketed value in 64, which `insight` looks at, and with a quota for families one lock for a whole
-//! lease of cells); new rules take effect between datagrams, never inside one.
+//! nothing (but for one bucketed value in 64, which `insight` looks at, and with a quota for families one lock for a
+//! whole lease of cells); new rules take effect between datagrams, never inside one.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};

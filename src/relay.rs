@@ -2,8 +2,8 @@
 //!
 //! In: each line as it came, good or bad, from the workers. Out: datagrams of lines, at each target.
 //! Not here: what a line says.
-//! Always: a worker copies its lines and goes on: it never waits for a target, a resolver or the network. What cannot be
-//! sent, or queued, is counted and gone. A target that refuses is sent to again with the next datagram.
+//! Always: a worker copies its lines and goes on: it never waits for a target, a resolver or the network. What cannot
+//! be sent, or queued, is counted and gone. A target that refuses is sent to again with the next datagram.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};

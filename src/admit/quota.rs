@@ -79,8 +79,8 @@ impl<C: Clock> Quotas<C> {
     }
 }
 
-/// The most bytes of quotas by family: a state of 8 bytes under a number in a table that has just doubled, beside the old
-/// one, and for each worker a lease in a list that has.
+/// The most bytes of quotas by family: a state of 8 bytes under a number in a table that has just doubled, beside the
+/// old one, and for each worker a lease in a list that has.
 pub fn most_bytes(families: usize, workers: usize) -> u64 {
     let state = (size_of::<(u32, u64)>() + 1) * 24 / 7 + 1;
     let lease = 3 * size_of::<Lease<<QuantaClock as Clock>::Instant>>();

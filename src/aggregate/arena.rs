@@ -95,8 +95,9 @@ impl ArenaWriter {
         Self { cells: ShardWriter::new(arena.cells.clone()), arena }
     }
 
-    /// A run of `n` cells, with whatever is in them; `None` at the limit. Takes the arena's lock, and then, if its chunk is
-    /// new to this worker, waits for who reads the list of them: [`ArenaWriter::run`] of it never waits afterwards.
+    /// A run of `n` cells, with whatever is in them; `None` at the limit. Takes the arena's lock, and then, if its
+    /// chunk is new to this worker, waits for who reads the list of them: [`ArenaWriter::run`] of it never waits
+    /// afterwards.
     #[cold]
     pub fn take(&mut self, n: usize) -> Option<Cell> {
         let cell = {

@@ -42,8 +42,8 @@ impl Bounds {
     }
 }
 
-/// A bound or quantile as Prometheus writes it when it reads protobuf, so that the label is the same in every format: the shortest
-/// digits that give the number back, always with a point or an exponent.
+/// A bound or quantile as Prometheus writes it when it reads protobuf, so that the label is the same in every format:
+/// the shortest digits that give the number back, always with a point or an exponent.
 ///
 /// Source: Prometheus `model/textparse`, where bounds become labels; Go's `%g` with an exponent below -4 and from 21.
 pub(super) fn text(bound: f64) -> String {

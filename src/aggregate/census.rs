@@ -1,8 +1,8 @@
 //! Figures of every family and label, for a person who asks what is large, full or out of range.
 //!
 //! In: nothing. Out: one [`FamilyFigures`] for each family, one [`LabelFigures`] for each label name followed.
-//! Always: costs nothing until it is asked for, and then [`most_bytes`] at most; a lock is held for a few thousand series
-//! at a time, so families may come and go meanwhile.
+//! Always: costs nothing until it is asked for, and then [`most_bytes`] at most; a lock is held for a few thousand
+//! series at a time, so families may come and go meanwhile.
 
 use std::hash::BuildHasher;
 use std::rc::Rc;
@@ -107,7 +107,8 @@ pub struct Census {
     pub turned_away: Option<TurnedAway>,
 }
 
-/// What a census of so many families takes at most if names are up to `name` bytes long; what label names take is in it.
+/// What a census of so many families takes at most if names are up to `name` bytes long; what label names take is in
+/// it.
 pub const fn most_bytes(families: usize, name: usize) -> usize {
     families * (FIGURES_BYTES + heap_bytes(name)) + 2 * names::most_bytes(name)
 }

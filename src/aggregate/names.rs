@@ -3,8 +3,8 @@
 //! In: the labels of what asks for a place for the first time. Out: for each label name an estimate, for whoever looks
 //! for the label that grows.
 //! Not here: the values that series have ([`super::values`]), which the limits go by.
-//! Always: at most [`MOST`] names of [`REGISTERS`] bytes each, whatever is sent; past that a name takes the place of one
-//! that nothing new was seen of for [`FORGOTTEN`] seconds.
+//! Always: at most [`MOST`] names of [`REGISTERS`] bytes each, whatever is sent; past that a name takes the place of
+//! one that nothing new was seen of for [`FORGOTTEN`] seconds.
 
 use std::hash::BuildHasher;
 

@@ -1,10 +1,10 @@
 //! What a series keeps that is more than a few numbers: bins of a native histogram or a summary, members of a set.
 //!
 //! In: values, from the worker whose shard it is. Out: copies of it for whoever reads, to be merged over shards.
-//! Here: how a sketch lies in cells, how it changes place, and how it is read meanwhile. Not here: what is in it (`bins`,
-//! `members`).
-//! Always: one writer, who never waits for a reader; a copy is of one moment as far as the sketch's shape goes, and each
-//! number in it is as new as that moment or newer.
+//! Here: how a sketch lies in cells, how it changes place, and how it is read meanwhile. Not here: what is in it
+//! (`bins`, `members`).
+//! Always: one writer, who never waits for a reader; a copy is of one moment as far as the sketch's shape goes, and
+//! each number in it is as new as that moment or newer.
 //!
 //! A sketch begins in the cells of its series, in a slot: its [`Head`], and room for a few entries. What outgrows that
 //! moves into the worker's arena. Before a change of shape the writer makes the version odd, and even again behind it;
@@ -57,12 +57,13 @@ impl Head {
     }
 }
 
-/// Changes the shape of what readers copy under `version`. Nothing in `change` may wait for a lock that a reader holds: it
-/// waits for the version.
+/// Changes the shape of what readers copy under `version`. Nothing in `change` may wait for a lock that a reader holds:
+/// it waits for the version.
 fn change<T>(version: &AtomicU64, change: impl FnOnce() -> T) -> T {
     let before = version.load(Relaxed);
     version.store(before.wrapping_add(1), Relaxed);
-    // Whoever reads anything written below this fence, and then the version behind a fence of its own, finds it changed.
+    // Whoever reads anything written below this fence, and then the version behind a fence of its own, finds it
+    // changed.
     fence(Release);
     let made = change();
     version.store(before.wrapping_add(2), Release);

@@ -1,8 +1,8 @@
 //! Removes series that are idle: too long, or while others wait for their place; and those that a reload replaced.
 //!
 //! In: the time, once a second, and what second sights would have needed. Out: series removed, the longest idle first.
-//! Always: no sample is lost: a series is marked, every worker forgets it, and only one that was not used meanwhile goes;
-//! its cells are zero before anyone gets them again. A lock is held for a few thousand series at a time.
+//! Always: no sample is lost: a series is marked, every worker forgets it, and only one that was not used meanwhile
+//! goes; its cells are zero before anyone gets them again. A lock is held for a few thousand series at a time.
 
 use std::collections::BinaryHeap;
 use std::sync::PoisonError;

@@ -336,8 +336,8 @@ impl Tables {
 
     /// What a series with these rendered labels would cost, its family too if that is new.
     ///
-    /// Bytes are what has to be there at the moment of making: a list or table that has to grow stands beside the old one
-    /// for as long, so both are counted. Afterwards what is held is counted anew.
+    /// Bytes are what has to be there at the moment of making: a list or table that has to grow stands beside the old
+    /// one for as long, so both are counted. Afterwards what is held is counted anew.
     fn cost(&self, known: Option<u32>, wanted: &Wanted<'_>, labels: &LabelSet, text: &[u8]) -> Usage {
         let (shape, room) = match known.map(|number| self.family(number)) {
             Some(family) => (&family.shape, family.room(labels.len())),

@@ -388,7 +388,8 @@ fn near_a_limit_a_series_keeps_what_rules_made_and_what_is_named() {
         r#"command="stop",k="7",user_bucket="bucket_7""#,
         r#"k="2""#,
     ];
-    // Three of five are the share; then two more places for simplified series; then the overflow series, there from 0 on.
+    // Three of five are the share; then two more places for simplified series; then the overflow series, there from 0
+    // on.
     assert_eq!(
         ladder(limits, &labels),
         [

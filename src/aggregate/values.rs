@@ -1,8 +1,8 @@
 //! The values that each label of a family has on living series.
 //!
 //! In: the rendered labels of a series that is made or removed. Out: whether a label has room for a further value.
-//! Always: a value is counted as often as series have it, so what expires makes room; values are kept as hashes, and two
-//! that share one only count as one.
+//! Always: a value is counted as often as series have it, so what expires makes room; values are kept as hashes, and
+//! two that share one only count as one.
 
 use std::hash::BuildHasher;
 

@@ -72,7 +72,8 @@ pub(super) fn own_lines(config: &Config) -> u64 {
     if config.telemetry.own_metrics == OwnMetrics::Core {
         return CORE_LINES + registers + old_names;
     }
-    // Datagrams, bytes, kernel drops, two of the queue, connections now, ever and refused, whether it works, its failures.
+    // Datagrams, bytes, kernel drops, two of the queue, connections now, ever and refused, whether it works, its
+    // failures.
     let by_listener = 10 * Listener::COUNT;
     let by_reason = SampleType::COUNT + DropReason::COUNT + TagDropReason::COUNT + FIELD_LETTERS + ClientFigure::COUNT;
     // Latency from arrival to recorded, and the duration of scrapes with bounds of about as many.

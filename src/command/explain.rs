@@ -24,7 +24,8 @@ use crate::parse::{Line, Sample, Values, message, offset, unknown_letters};
 use crate::pipeline::Rules;
 use crate::telemetry::client_family;
 
-/// Explains `lines`, or those of `input` if there are none or one of them is `-`; with `json`, an object for each sample.
+/// Explains `lines`, or those of `input` if there are none or one of them is `-`; with `json`, an object for each
+/// sample.
 ///
 /// Returns 0, or 1 if anything was refused, or 2 with the problems of a configuration.
 ///

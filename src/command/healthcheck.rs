@@ -11,8 +11,8 @@ use crate::listen::{first_that_works, resolve};
 /// Longest wait for the connection, and for each part of the answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Asks `url`, or the address that the configuration listens on, and writes what it found: 0 if ready, 2 for problems of
-/// the configuration, else 1.
+/// Asks `url`, or the address that the configuration listens on, and writes what it found: 0 if ready, 2 for problems
+/// of the configuration, else 1.
 ///
 /// # Errors
 /// If `out` cannot be written.

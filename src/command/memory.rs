@@ -2,8 +2,8 @@
 //!
 //! In: a checked configuration. Out: a [`Memory`], part by part; `check` prints it.
 //! Always: an upper bound of the process's resident memory, whatever traffic and scrapes do. Not in it: what the kernel
-//! keeps for sockets (`listen.receive_buffer_bytes`, buffers of TCP connections) and its page cache, which are no memory
-//! of the process.
+//! keeps for sockets (`listen.receive_buffer_bytes`, buffers of TCP connections) and its page cache, which are no
+//! memory of the process.
 //!
 //! Each module says what it may hold at most, next to the code that holds it; here it is multiplied and added up. What
 //! comes new into a series (a sketch, a native histogram) belongs into its cells or is charged to `max_bytes`, and then
@@ -27,15 +27,15 @@ use crate::relay;
 use crate::telemetry::history;
 use crate::telemetry::refusals::{KEPT, MAX_BYTES};
 
-/// Code, data and what is there from the start: 12 MiB were measured of an unoptimised build, of which 1 is no code; and
-/// the sweep's lists of 4,096 series, under 1 MiB.
+/// Code, data and what is there from the start: 12 MiB were measured of an unoptimised build, of which 1 is no code;
+/// and the sweep's lists of 4,096 series, under 1 MiB.
 const PROGRAM_BYTES: u64 = 16 << 20;
 /// A worker beside its buffers: its stack as far as it is used, and the beginning of its part of the heap. 110 KiB were
 /// measured.
 const WORKER_BYTES: u64 = 256 << 10;
-/// Bytes for each of `listen.max_line_bytes` that a worker's buffers grow to: those of the identity, the name, the key and
-/// a value, two for each as they double; labels as sent and as rendered, where each byte may become two; and the rest of
-/// a name that stands behind its tags.
+/// Bytes for each of `listen.max_line_bytes` that a worker's buffers grow to: those of the identity, the name, the key
+/// and a value, two for each as they double; labels as sent and as rendered, where each byte may become two; and the
+/// rest of a name that stands behind its tags.
 const LINE_FACTOR: u64 = 16;
 /// Bytes for each of `labels.max_name_bytes` that a worker remembers: sixteen keys as sent and as exposed, doubled.
 const NAME_FACTOR: u64 = 64;
@@ -44,18 +44,18 @@ const LABEL_BYTES: u64 = 128;
 /// Own metrics: names, types and help texts, and each line without what the configuration says.
 const OWN_HEADER_BYTES: usize = 16 << 10;
 const OWN_LINE_BYTES: usize = 96;
-/// A mapping rule with two labels, and bytes for each byte written in it: 3.6 KB were measured for a rule of 60 bytes, 4.9
-/// for one of 260, each of 10,000.
+/// A mapping rule with two labels, and bytes for each byte written in it: 3.6 KB were measured for a rule of 60 bytes,
+/// 4.9 for one of 260, each of 10,000.
 const RULE_BYTES: u64 = 4 << 10;
 const RULE_FACTOR: u64 = 8;
-/// A compiled regex: 34 KB were measured for each of 500. And what a worker remembers of it, which is limited when it is
-/// compiled, with the machine that takes over when that is too little.
+/// A compiled regex: 34 KB were measured for each of 500. And what a worker remembers of it, which is limited when it
+/// is compiled, with the machine that takes over when that is too little.
 const REGEX_BYTES: u64 = 64 << 10;
 const REGEX_CACHE_BYTES: u64 = 2 * CACHE_BYTES as u64;
 /// Names in `statsieve_limited_family_info`.
 const LIMITED_NAMES: usize = 20;
-/// What the allocator keeps of memory that comes and goes: one part in so many. Sizes of text differ, and between two that
-/// live lies what fits nothing.
+/// What the allocator keeps of memory that comes and goes: one part in so many. Sizes of text differ, and between two
+/// that live lies what fits nothing.
 const ALLOCATOR_PART: u64 = 4;
 /// A stream beside the line that it is at: its task and its place with the runtime. 1.6 KB were measured, each of 900.
 const STREAM_BYTES: u64 = 6 << 10;
@@ -235,8 +235,8 @@ fn toml_bytes(config: &Config) -> usize {
     rules.max(drop).max(declared).max(24 * (config.observer.bounds.len() + 6)) + 512
 }
 
-/// What compiled mapping rules take. Each is in the configuration and in what workers go by; during a reload both the old
-/// ones and the new ones are there.
+/// What compiled mapping rules take. Each is in the configuration and in what workers go by; during a reload both the
+/// old ones and the new ones are there.
 fn mapping_bytes(config: &Config, workers: u64) -> u64 {
     let rule = |rule: &Rule| {
         let labels: usize = rule.labels.iter().map(|(name, value)| name.len() + value.len()).sum();

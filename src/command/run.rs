@@ -1,8 +1,8 @@
 //! `statsieve`: binds, serves, and ends when asked to.
 //!
 //! In: where the configuration is. Out: a running sidecar, and its exit code.
-//! Always: everything is bound before readiness says so; a signal to stop lets the sockets empty and one more scrape see
-//! the result; a worker that fails ends the process with an error, so that a supervisor starts it anew.
+//! Always: everything is bound before readiness says so; a signal to stop lets the sockets empty and one more scrape
+//! see the result; a worker that fails ends the process with an error, so that a supervisor starts it anew.
 
 use std::any::Any;
 use std::io;
@@ -46,8 +46,8 @@ const EMPTIED_POLL: Duration = Duration::from_millis(2);
 
 /// Runs the sidecar until a signal ends it.
 ///
-/// With `fallback`, a bad file means running on the defaults under the overrides, or on the bare defaults if the overrides
-/// are bad as well: a faulty configuration then costs its settings, but no metrics.
+/// With `fallback`, a bad file means running on the defaults under the overrides, or on the bare defaults if the
+/// overrides are bad as well: a faulty configuration then costs its settings, but no metrics.
 /// Problems of the configuration go to `problems`, everything else to the log. Returns the exit code.
 pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u8 {
     let (loaded, refused) = match config::load(sources) {
@@ -82,8 +82,8 @@ pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u
 
 /// Runs by what was read until a signal ends it. With `refused`, the configuration that was asked for is another one.
 ///
-/// `sources` over `preset` is what a reload reads; `introduce` says in the log where the configuration came from. Returns
-/// the exit code.
+/// `sources` over `preset` is what a reload reads; `introduce` says in the log where the configuration came from.
+/// Returns the exit code.
 pub(super) fn run_loaded(
     loaded: Loaded,
     sources: &Sources,
@@ -323,8 +323,8 @@ async fn watch(in_force: Arc<InForce>) {
             known = None;
             continue;
         }
-        // Looked at before it is read: a change in between is seen the next time. A bad file is not tried again until it
-        // changes; what came of it is in the log.
+        // Looked at before it is read: a change in between is seen the next time. A bad file is not tried again until
+        // it changes; what came of it is in the log.
         let found = in_force.fingerprint();
         if known.replace(found).is_some_and(|known| known != found) {
             let _ = in_force.reload();

@@ -1,10 +1,10 @@
 //! `statsd_exporter`: this program in place of that one.
 //!
-//! In: a command line as that program takes it. Out: a sidecar that does what it does: its ports, names, formats and exit
-//! codes; what it checks and writes before it runs.
+//! In: a command line as that program takes it. Out: a sidecar that does what it does: its ports, names, formats and
+//! exit codes; what it checks and writes before it runs.
 //! Not here: how its command line is read (`flags`), its metrics (`telemetry::statsd_exporter`), running (`run`).
-//! Always: the configuration stays the one way to set anything: the flags are a preset with values for some of its keys,
-//! and a problem with one of those is told by the flag.
+//! Always: the configuration stays the one way to set anything: the flags are a preset with values for some of its
+//! keys, and a problem with one of those is told by the flag.
 //! Follows: `statsd_exporter` 0.30.
 
 mod flags;
@@ -42,8 +42,8 @@ fn name(arguments: &[OsString]) -> String {
     program.map_or_else(|| NAME.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Does what such a command line asks for; runs until a signal ends it, if that is it. Returns the exit code, which is 1
-/// for whatever is wrong.
+/// Does what such a command line asks for; runs until a signal ends it, if that is it. Returns the exit code, which is
+/// 1 for whatever is wrong.
 pub fn statsd_exporter(arguments: &[OsString]) -> u8 {
     let program = name(arguments);
     // If stderr is gone, the exit code still tells; the same holds below.

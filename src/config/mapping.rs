@@ -21,11 +21,11 @@ pub struct Mapping {
     pub file: Option<PathBuf>,
     /// A hash of its text; 0 without a file.
     pub file_hash: u64,
-    /// Rules in the order in which they are tried, but for regular expressions, which come after all globs. Those of the
-    /// file come first.
+    /// Rules in the order in which they are tried, but for regular expressions, which come after all globs. Those of
+    /// the file come first.
     pub rules: Vec<Rule>,
-    /// How observations of names without a rule are kept, and of rules that do not say: as the `defaults` of the mapping
-    /// file have it, or else `[observer]`.
+    /// How observations of names without a rule are kept, and of rules that do not say: as the `defaults` of the
+    /// mapping file have it, or else `[observer]`.
     pub observation: Observation,
     /// After how long without a sample a series goes, where no rule says otherwise: the `ttl` of the file's `defaults`.
     /// `None` leaves that to the limits.

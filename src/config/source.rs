@@ -188,7 +188,8 @@ impl Merged {
         }
     }
 
-    /// Reads the merged tables into the raw structs, with a problem for each unknown key and each type that does not fit.
+    /// Reads the merged tables into the raw structs, with a problem for each unknown key and each type that does not
+    /// fit.
     pub(super) fn read(&mut self, problems: &mut Vec<Problem>) -> Raw {
         self.inherit();
         loop {

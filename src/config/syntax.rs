@@ -146,8 +146,8 @@ pub(super) fn is_name_template(name: &str) -> bool {
     true
 }
 
-/// A duration as Go reads it: numbers with units one after the other, `1h30m`, `1.5s`, or `0`. `None` for a negative one,
-/// and past 292 years.
+/// A duration as Go reads it: numbers with units one after the other, `1h30m`, `1.5s`, or `0`. `None` for a negative
+/// one, and past 292 years.
 pub(super) fn go_duration(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {

@@ -1,9 +1,11 @@
 //! Reads a mapping file of `statsd_exporter` as it is.
 //!
-//! In: the text of a YAML file. Out: its rules and defaults, checked, with a problem for each thing that is not accepted.
-//! Always: reading never stops at a problem, but for text that is no YAML; unknown keys and keys set twice are problems.
-//! Follows: the documentation of `statsd_exporter` on mapping. What that program takes and then fails at (bounds that do
-//! not rise, a negative `max_age`, quantiles outside 0 to 1, label names that begin with `__`) is refused here.
+//! In: the text of a YAML file. Out: its rules and defaults, checked, with a problem for each thing that is not
+//! accepted.
+//! Always: reading never stops at a problem, but for text that is no YAML; unknown keys and keys set twice are
+//! problems.
+//! Follows: the documentation of `statsd_exporter` on mapping. What that program takes and then fails at (bounds that
+//! do not rise, a negative `max_age`, quantiles outside 0 to 1, label names that begin with `__`) is refused here.
 
 use std::fmt;
 use std::ops::Range;

@@ -178,8 +178,8 @@ impl State {
 
 /// Whether a client at `peer` that asks for `host` may see one of [`DEBUG_PATHS`].
 ///
-/// A name other than `localhost` is refused on the loopback: a web page can have its own name resolve to this machine and
-/// read what a browser here gets (DNS rebinding). It cannot do so with an address.
+/// A name other than `localhost` is refused on the loopback: a web page can have its own name resolve to this machine
+/// and read what a browser here gets (DNS rebinding). It cannot do so with an address.
 fn may_debug(api: DebugApi, peer: Option<IpAddr>, host: Option<&str>) -> bool {
     match api {
         DebugApi::Loopback => {

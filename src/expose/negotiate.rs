@@ -38,9 +38,10 @@ const SCHEMES: [&str; 4] = ["allow-utf-8", "underscores", "dots", "values"];
 
 /// Chooses among `formats` (`http.formats`, whose order decides between equal wishes).
 ///
-/// `accept` is the value of the header, its lines joined by commas; empty if there is none. What cannot be read in it is
-/// passed over. If nothing asked for is offered, the answer is text 0.0.4, or OpenMetrics where text is not offered; protobuf
-/// is no answer for who did not ask for it, so text 0.0.4 is given for want of another even if it is not offered.
+/// `accept` is the value of the header, its lines joined by commas; empty if there is none. What cannot be read in it
+/// is passed over. If nothing asked for is offered, the answer is text 0.0.4, or OpenMetrics where text is not offered;
+/// protobuf is no answer for who did not ask for it, so text 0.0.4 is given for want of another even if it is not
+/// offered.
 pub fn format(accept: &str, formats: &[Format]) -> Choice {
     let ranges: Vec<Range<'_>> = elements(accept, b',').filter_map(Range::parse).collect();
 
@@ -117,7 +118,8 @@ impl<'h> Range<'h> {
 
     /// How closely this range names `format`; `None` if it does not match.
     ///
-    /// Wildcards speak for text only. `text/plain;version=1.0.0` matches nothing: 0.0.4 is what is left if nothing does.
+    /// Wildcards speak for text only. `text/plain;version=1.0.0` matches nothing: 0.0.4 is what is left if nothing
+    /// does.
     fn specificity(&self, format: Format) -> Option<u8> {
         let versioned = |only: &str| match self.parameter("version") {
             None => Some(2),

@@ -1,9 +1,9 @@
 //! Writes the sidecar's own metrics.
 //!
 //! In: a `prometheus_client` registry. Out: OpenMetrics text as that crate encodes it; the same families in text 0.0.4,
-//! which it has no encoder for; and those in protobuf, made of that text. The crate's own protobuf would need a compiler
-//! for it at build time, says nothing of starts, and gives an unknown type a value that Prometheus does not find. None of
-//! them ends the exposition: `# EOF` is the caller's.
+//! which it has no encoder for; and those in protobuf, made of that text. The crate's own protobuf would need a
+//! compiler for it at build time, says nothing of starts, and gives an unknown type a value that Prometheus does not
+//! find. None of them ends the exposition: `# EOF` is the caller's.
 //! Always: all hold the same samples under the same names.
 //! Follows: OpenMetrics 1.0.0; Prometheus text format 0.0.4; `io.prometheus.client`, `metrics.proto`.
 
@@ -67,8 +67,8 @@ fn rewrite(source: &str, out: &mut String) {
     }
 }
 
-/// Appends text 0.0.4 as [`text`] writes it to `out` as delimited messages; counters and histograms started at `started`,
-/// since 1970.
+/// Appends text 0.0.4 as [`text`] writes it to `out` as delimited messages; counters and histograms started at
+/// `started`, since 1970.
 pub fn protobuf(text: &str, started: Duration, out: &mut Vec<u8>) {
     let mut lines = text.lines().peekable();
     let mut help = "";

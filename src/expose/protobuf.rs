@@ -9,8 +9,9 @@
 //! Follows: `io.prometheus.client`, `metrics.proto`.
 //!
 //! Labels are written from the text that each series keeps of them, some 30 ns each. Were their bytes kept as well, a
-//! counter of three labels would take 30 ns instead of 100 (measured on one of two shared cores), and all series a tenth
-//! more than that text once again, out of `cardinality.max_bytes`: series are worth more than microseconds of a scrape.
+//! counter of three labels would take 30 ns instead of 100 (measured on one of two shared cores), and all series a
+//! tenth more than that text once again, out of `cardinality.max_bytes`: series are worth more than microseconds of a
+//! scrape.
 
 mod wire;
 
@@ -130,7 +131,8 @@ impl Pieces for UserProtobuf {
         let reader = store.read();
         let mut scratch = Scratch::default();
         while let Some(slot) = reader.families().get(self.family) {
-            // A family that went between two pieces may have left its place to another, which a later scrape shows whole.
+            // A family that went between two pieces may have left its place to another, which a later scrape shows
+            // whole.
             let family = slot.as_ref().filter(|family| self.series == 0 || family.serial() == self.serial);
             if let Some(family) = family {
                 self.serial = family.serial();
@@ -147,7 +149,8 @@ impl Pieces for UserProtobuf {
 }
 
 impl UserProtobuf {
-    /// Writes one message with the series that are left of a family, until `out` is `enough` bytes long; none if none are.
+    /// Writes one message with the series that are left of a family, until `out` is `enough` bytes long; none if none
+    /// are.
     fn write_series(
         &mut self,
         reader: &Reader<'_>,
@@ -203,8 +206,8 @@ fn write_user_metric(reader: &Reader<'_>, family: &Family, series: &Series, scra
 
 /// Appends a histogram with its native buckets, if it has any.
 ///
-/// A sample may come in while it is read. Prometheus refuses a native histogram whose count is not the sum of its buckets,
-/// so these are read first and make the count, and the classic ones, which then hold no less, are cut to it.
+/// A sample may come in while it is read. Prometheus refuses a native histogram whose count is not the sum of its
+/// buckets, so these are read first and make the count, and the classic ones, which then hold no less, are cut to it.
 fn write_user_histogram(
     reader: &Reader<'_>,
     histogram: &Histogram,
@@ -230,7 +233,8 @@ fn write_user_histogram(
     });
 }
 
-/// Appends the fields of native buckets, sorted by key. Their counts are whole numbers or, if one of them is not, doubles.
+/// Appends the fields of native buckets, sorted by key. Their counts are whole numbers or, if one of them is not,
+/// doubles.
 fn write_native(schema: i32, bins: &[Bin], out: &mut Vec<u8>) {
     let total: f64 = bins.iter().map(|bin| bin.weight).sum();
     // From 2^53 on a double is no longer exact, and a sum of many no longer the sum of its parts.
@@ -252,8 +256,8 @@ fn write_native(schema: i32, bins: &[Bin], out: &mut Vec<u8>) {
     write_side(HISTOGRAM_POSITIVE, bins.iter().filter(|bin| bin.key > 0), whole, out);
 }
 
-/// Appends the buckets of one side by index: spans of those that stand in a row, each told by how far it is from the one
-/// before; then their counts, whole ones by what they differ from the one before.
+/// Appends the buckets of one side by index: spans of those that stand in a row, each told by how far it is from the
+/// one before; then their counts, whole ones by what they differ from the one before.
 fn write_side<'a>(side: Side, bins: impl Iterator<Item = &'a Bin> + Clone, whole: bool, out: &mut Vec<u8>) {
     let indexes = bins.clone().filter_map(|bin| grid::index(bin.key));
     let (mut next, mut span) = (0, None::<(i32, u64)>);
@@ -422,8 +426,8 @@ fn unescape(value: &[u8], out: &mut Vec<u8>) {
 /// The most bytes of one series, and of its family's name and help around it, which go out as a message of their own at
 /// the end of a piece: of a name, a help text, rendered labels and so many labels, and a value of so many bytes.
 pub fn most_metric_bytes(name: usize, help: usize, text: usize, labels: usize, value: usize) -> usize {
-    // A length takes three bytes at most, as no message is longer than two megabytes; a label has three of them, and the
-    // text has four bytes for each label that are not written.
+    // A length takes three bytes at most, as no message is longer than two megabytes; a label has three of them, and
+    // the text has four bytes for each label that are not written.
     const FIELDS: usize = 192;
     name + help + text + 8 * labels + value + FIELDS
 }

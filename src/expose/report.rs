@@ -73,7 +73,8 @@ impl Report {
         status::status(self)
     }
 
-    /// What costs how many series, what hit which limit, and what to do about it; `rows` of each list, [`MOST_ROWS`] at most.
+    /// What costs how many series, what hit which limit, and what to do about it; `rows` of each list, [`MOST_ROWS`] at
+    /// most.
     pub fn cardinality(&self, rows: usize) -> Value {
         cardinality::cardinality(self, rows.min(MOST_ROWS))
     }

@@ -2,8 +2,8 @@
 //!
 //! In: the store. Out: the text of all its families, piece by piece.
 //! Always: a piece is made under the store's lock and is short, whatever a series is like; a family's lines stand
-//! together, and those of a series are of one moment; names and labels are the same in both formats, so a counter without
-//! `_total` is `unknown` in OpenMetrics.
+//! together, and those of a series are of one moment; names and labels are the same in both formats, so a counter
+//! without `_total` is `unknown` in OpenMetrics.
 //! Follows: Prometheus text format 0.0.4; OpenMetrics 1.0.0.
 
 use std::sync::Arc;
@@ -76,7 +76,8 @@ impl Pieces for UserText {
         let reader = store.read();
         let mut merged = Merged::default();
         while let Some(slot) = reader.families().get(self.family) {
-            // A family that went between two pieces may have left its place to another, which a later scrape shows whole.
+            // A family that went between two pieces may have left its place to another, which a later scrape shows
+            // whole.
             let family = slot.as_ref().filter(|family| self.series == 0 || family.serial() == self.serial);
             if let Some(family) = family {
                 if self.series == 0 {

@@ -1,9 +1,9 @@
 //! Remembers the answer for identities that come again.
 //!
 //! In: identity bytes and their hash. Out: what was stored for them.
-//! Always: entries, keys, table and what the values keep on the heap stay under the limit in bytes, the allocator's share
-//! and room to grow included; an identity is stored at its second sight, so a stream of one-off values passes by without
-//! pushing hot identities out.
+//! Always: entries, keys, table and what the values keep on the heap stay under the limit in bytes, the allocator's
+//! share and room to grow included; an identity is stored at its second sight, so a stream of one-off values passes by
+//! without pushing hot identities out.
 //!
 //! What gives way is the least recently used by the clock algorithm: a hand goes round, spares what was used since
 //! it last came by, and takes the first that was not. A hit costs one flag, no list to relink.
@@ -17,8 +17,8 @@ use crate::model::heap_bytes;
 const DOOR_ROWS: usize = 2048;
 /// Places in a row.
 const ROW: usize = 4;
-/// What the table spends on an entry at most: a `u32` and a control byte for each place, of which 7 in 16 are taken when
-/// it has just doubled; the table before, half as large, is still there then.
+/// What the table spends on an entry at most: a `u32` and a control byte for each place, of which 7 in 16 are taken
+/// when it has just doubled; the table before, half as large, is still there then.
 const TABLE_BYTES: usize = (size_of::<u32>() + 1) * 24 / 7 + 1;
 /// What a cache takes beside its limit.
 pub const BESIDE_BYTES: usize = DOOR_ROWS * ROW * size_of::<u32>();
@@ -43,8 +43,8 @@ pub struct Cache<T> {
     bytes: usize,
     limit: usize,
     door: Box<[[u32; ROW]]>,
-    /// Draws which place of a row is taken next. Were it always the oldest, identities that come round in turns, more of
-    /// them in one row than it has places, would forget one another for ever.
+    /// Draws which place of a row is taken next. Were it always the oldest, identities that come round in turns, more
+    /// of them in one row than it has places, would forget one another for ever.
     draw: u64,
     evictions: u64,
 }

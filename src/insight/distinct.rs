@@ -23,7 +23,8 @@ const TWO_LN_2: f64 = 1.386_294_361_119_890_6;
 /// Terms of `sigma`: enough for 65,536 registers, where the last is below e^-16 of the first.
 const TERMS: u32 = 20;
 
-/// The register of a hash among `registers` (a power of two from 2 on), and its rank: leading zeros of what is left, and 1.
+/// The register of a hash among `registers` (a power of two from 2 on), and its rank: leading zeros of what is left,
+/// and 1.
 #[inline]
 pub fn place(hash: u64, registers: usize) -> (usize, u8) {
     place_by(hash, registers.trailing_zeros())

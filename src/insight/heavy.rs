@@ -1,16 +1,17 @@
 //! The values that send most, by Space-Saving over a sample of the stream.
 //!
 //! In: every n-th value, n random around [`MEAN_GAP`]; every one while few were seen. Out: a list by estimated count.
-//! Always: at most `capacity` values of at most [`MAX_VALUE_BYTES`] each are held; what is followed was counted too high
-//! by no more than its `error`, and never too low, but for the error of sampling.
-//! Follows: Metwally, Agrawal, El Abbadi, "Efficient computation of frequent and top-k elements in data streams" (2005).
+//! Always: at most `capacity` values of at most [`MAX_VALUE_BYTES`] each are held; what is followed was counted too
+//! high by no more than its `error`, and never too low, but for the error of sampling.
+//! Follows: Metwally, Agrawal, El Abbadi, "Efficient computation of frequent and top-k elements in data streams"
+//! (2005).
 //!
 //! # How far off a count can be
 //!
 //! A value that is not followed takes the place of the least one and its count, which becomes its `error`. The least
-//! count is at most N / capacity for a stream of N, so no count is too high by more, and every value that sends more than
-//! N / capacity is there. Each worker has a list; a value that a full list does not hold is given that list's least count
-//! when lists are merged, so the bounds add up to N / capacity again.
+//! count is at most N / capacity for a stream of N, so no count is too high by more, and every value that sends more
+//! than N / capacity is there. Each worker has a list; a value that a full list does not hold is given that list's
+//! least count when lists are merged, so the bounds add up to N / capacity again.
 //!
 //! The first [`EXACT`] values of a worker and tag all count. After that one in 64 does, with weight 64, which is right
 //! on average; the standard error of a count c is then below 8 * sqrt(c): 8 % at 10,000, 0.8 % at a million.
@@ -56,8 +57,8 @@ impl Gate {
         self.left == 0
     }
 
-    /// To be called when it opened: how many values passed since the last time, this one included, and how many this one
-    /// stands for.
+    /// To be called when it opened: how many values passed since the last time, this one included, and how many this
+    /// one stands for.
     pub fn pass(&mut self) -> (u32, u32) {
         let passed = self.gap;
         let weight = if self.exact > 0 { 1 } else { MEAN_GAP };
@@ -107,8 +108,8 @@ pub const fn answer_bytes(capacity: usize) -> usize {
     capacity * (6 * MAX_VALUE_BYTES + 90) + 512
 }
 
-/// The most bytes that one answer takes while it is made: a copy of each value of each worker, all of them in a table, the
-/// list as JSON with a small table for each value, and its text, which doubles.
+/// The most bytes that one answer takes while it is made: a copy of each value of each worker, all of them in a table,
+/// the list as JSON with a small table for each value, and its text, which doubles.
 pub const fn answering_bytes(capacity: usize, workers: usize) -> usize {
     let copy = heap_bytes(MAX_VALUE_BYTES) + 3 * size_of::<(Vec<u8>, u64, u64)>();
     capacity * (2 * workers * copy + 1024) + 3 * answer_bytes(capacity)

@@ -4,8 +4,8 @@
 //! Always: never a wait longer than `listen.coalesce`, nor than a quarter of the socket's buffer lasts.
 //!
 //! A wake-up costs 10 to 20 us, fifteen times the reading of a datagram. Three or more datagrams in one timed wait pay
-//! for its timer; on fewer, each would pay for two wake-ups (measured: 2.7 times the cost at 770 datagrams a second), so
-//! a trickle is waited for in the kernel, where nothing is spent until one is there.
+//! for its timer; on fewer, each would pay for two wake-ups (measured: 2.7 times the cost at 770 datagrams a second),
+//! so a trickle is waited for in the kernel, where nothing is spent until one is there.
 
 use std::time::Duration;
 
@@ -90,8 +90,8 @@ impl Gather {
 
 /// What the kernel charges a receive buffer for datagrams, bytes, rounded up.
 ///
-/// Measured on Linux 6.18 over loopback: 832 for a short one, 2,304 for 1,432 bytes; the data's block is a power of two,
-/// so twice the length and a fixed part are never too little.
+/// Measured on Linux 6.18 over loopback: 832 for a short one, 2,304 for 1,432 bytes; the data's block is a power of
+/// two, so twice the length and a fixed part are never too little.
 fn charge(datagrams: usize, bytes: usize) -> f64 {
     (datagrams * 832 + bytes * 2) as f64
 }

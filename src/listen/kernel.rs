@@ -31,8 +31,8 @@ pub(super) fn queue_in(table: &str, inode: u64) -> Option<Queue> {
 
 /// Takes in a drop count as the kernel tells it; several threads may, in any order.
 ///
-/// The count is 32 bits wide and wraps, and a reading may be older than one that was taken in already: what is less than
-/// half the range ahead is new, anything else is old.
+/// The count is 32 bits wide and wraps, and a reading may be older than one that was taken in already: what is less
+/// than half the range ahead is new, anything else is old.
 pub(super) fn extend_drops(total: &AtomicU64, seen: u32) {
     let extend = |total: u64| {
         let ahead = seen.wrapping_sub(total as u32);

@@ -2,8 +2,8 @@
 //!
 //! In: a socket that is bound. Out: each datagram through the pipeline, its counts in the books.
 //! Not here: binding (`udp`, `unix`), when to read (`gather`), how hard pressed it is (`pressure`).
-//! Always: each datagram is read once; the counts of a batch are published before the worker sleeps; a failure is waited
-//! out, told once, and shown until it is over.
+//! Always: each datagram is read once; the counts of a batch are published before the worker sleeps; a failure is
+//! waited out, told once, and shown until it is over.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

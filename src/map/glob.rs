@@ -124,7 +124,8 @@ impl Globs {
         self.children.find(hash(&self.hasher, parent, part), is_it).copied()
     }
 
-    /// The tree as a digraph for graphviz: a node for each part, those where globs end with what `named` calls their rule.
+    /// The tree as a digraph for graphviz: a node for each part, those where globs end with what `named` calls their
+    /// rule.
     pub(super) fn graph(&self, named: impl Fn(u32) -> String) -> String {
         let mut out =
             String::from("digraph globs {\n  rankdir=LR;\n  node [shape=box];\n  n0 [label=\"\", shape=point];\n");

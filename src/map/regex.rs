@@ -15,8 +15,8 @@ use regex::{CaptureLocations, RegexBuilder};
 const MOST_REPEATS: u32 = 1000;
 /// Bytes that a compiled pattern may take.
 const MOST_BYTES: usize = 10 << 20;
-/// What a regex remembers of names for each thread, bytes; with less it looks at each byte anew, as it does when that is
-/// full.
+/// What a regex remembers of names for each thread, bytes; with less it looks at each byte anew, as it does when that
+/// is full.
 pub const CACHE_BYTES: usize = 64 << 10;
 
 /// A pattern, compiled. Two are equal if they are written the same.

@@ -137,8 +137,8 @@ impl Found<'_> {
         }
     }
 
-    /// Calls `each` with each label, its value, and whether the value is the same for all names; `buffer` is used on the
-    /// way.
+    /// Calls `each` with each label, its value, and whether the value is the same for all names; `buffer` is used on
+    /// the way.
     pub(super) fn labels(&self, buffer: &mut Vec<u8>, mut each: impl FnMut(&str, &[u8], bool)) {
         for (label, value) in &self.compiled.labels {
             buffer.clear();

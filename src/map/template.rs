@@ -44,8 +44,8 @@ fn is_word(c: char) -> bool {
 }
 
 impl Template {
-    /// A template behind a glob of so many stars: a reference is `$` and a run of letters, digits, `_` and `$`, in braces
-    /// or not. Only numbers from 1 to `stars` mean something, anything else is empty.
+    /// A template behind a glob of so many stars: a reference is `$` and a run of letters, digits, `_` and `$`, in
+    /// braces or not. Only numbers from 1 to `stars` mean something, anything else is empty.
     pub(super) fn for_glob(text: &str, stars: usize) -> Self {
         let mut template = Self(Vec::new());
         let mut rest = text;
@@ -70,8 +70,8 @@ impl Template {
         template
     }
 
-    /// A template behind a regular expression: `$1`, `${1}`, `$name`, `${name}`, and `$$` for a dollar. A name takes all
-    /// letters, digits and `_` that follow. A `$` that begins none of these stands for itself.
+    /// A template behind a regular expression: `$1`, `${1}`, `$name`, `${name}`, and `$$` for a dollar. A name takes
+    /// all letters, digits and `_` that follow. A `$` that begins none of these stands for itself.
     pub(super) fn for_regex(text: &str, regex: &Regex) -> Self {
         let mut template = Self(Vec::new());
         let mut rest = text;

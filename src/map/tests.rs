@@ -8,7 +8,8 @@ fn config(set: &[&str]) -> Config {
     load(&Sources { file: None, set }).unwrap_or_else(|problems| panic!("{problems}")).config
 }
 
-/// `name{labels}` of the first sample, then ` -reason` (` -reason*n` for several) for each tag dropped; or `reason@byte`.
+/// `name{labels}` of the first sample, then ` -reason` (` -reason*n` for several) for each tag dropped; or
+/// `reason@byte`.
 fn resolve(set: &[&str], text: &str) -> String {
     let config = config(set);
     let rules = TagRules::new(&config.bucketing, &config.labels, config.parse.container_id_label.is_some());

@@ -1,10 +1,10 @@
 //! DogStatsD's events and service checks.
 //!
-//! In: a line that begins with `_e{` or `_sc|`. Out: a [`Line`] and a [`Sample`], as for any other: of an event one more
-//! of its alert type, of a service check its status.
+//! In: a line that begins with `_e{` or `_sc|`. Out: a [`Line`] and a [`Sample`], as for any other: of an event one
+//! more of its alert type, of a service check its status.
 //! Not here: the names they are exposed under (`map`).
-//! Always: title and text are cut by their lengths, whatever they hold; a field that is wrong or unknown costs itself and
-//! not the message.
+//! Always: title and text are cut by their lengths, whatever they hold; a field that is wrong or unknown costs itself
+//! and not the message.
 //! Follows: DogStatsD's grammar of events (1.0 to 1.6) and of service checks.
 
 use super::{Line, Sample, Values, letter_place, number};

@@ -1,7 +1,7 @@
 //! Lines as tables: what each is cut into, or why and at which byte it is refused.
 //!
-//! A sample reads `type values`, then ` *weight` unless it is 1, ` #tags`, ` c:container`, ` !` for a rate that cannot be
-//! read, ` ?letters` for unknown fields. A refusal reads `reason@byte`, a value refused alone its reason.
+//! A sample reads `type values`, then ` *weight` unless it is 1, ` #tags`, ` c:container`, ` !` for a rate that cannot
+//! be read, ` ?letters` for unknown fields. A refusal reads `reason@byte`, a value refused alone its reason.
 
 use super::*;
 use crate::config::Config;

@@ -2,9 +2,9 @@
 //!
 //! In: refused lines from the workers, with users' values struck out. Out: the latest of them, the newest first.
 //! Not here: how many there were ([`Tally`](super::Tally)); what may be shown of a line (`identity`).
-//! Always: at most [`KEPT`] lines of at most [`MAX_BYTES`] each. A worker offers one line a second for each reason, so a
-//! flood of bad lines costs it a comparison each; and it never waits for a reader: a line that finds the list in use is
-//! not noted.
+//! Always: at most [`KEPT`] lines of at most [`MAX_BYTES`] each. A worker offers one line a second for each reason, so
+//! a flood of bad lines costs it a comparison each; and it never waits for a reader: a line that finds the list in use
+//! is not noted.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError, TryLockError};

@@ -146,8 +146,8 @@ fn live(work: impl FnOnce()) -> i64 {
     allocation_counter::measure(work).bytes_current
 }
 
-/// Against the store alone, whose numbers all exist in both shards: what `max_bytes` is charged covers what is allocated,
-/// whatever comes and goes.
+/// Against the store alone, whose numbers all exist in both shards: what `max_bytes` is charged covers what is
+/// allocated, whatever comes and goes.
 #[test]
 fn series_take_no_more_bytes_than_they_are_charged() {
     const FAMILIES: usize = 40;
@@ -293,8 +293,8 @@ fn two_weeks_of_churn_leave_as_much_alive_as_two_days() {
         assert!(day == 0 || gone > 2000, "day {day}: only {gone} series gave way to others");
         days.push((of_day / 24, beside / 24));
     }
-    // Lengths of names and texts are random, and so is when a table shrinks: days differ by a few per cent. Eight bytes kept
-    // of each series that went would be a third more after ten days.
+    // Lengths of names and texts are random, and so is when a table shrinks: days differ by a few per cent. Eight bytes
+    // kept of each series that went would be a third more after ten days.
     let steady = &days[1..];
     let within = |what: &str, of: &dyn Fn(&(i64, i64)) -> i64, per_cent: i64| {
         let (least, most) = (steady.iter().map(of).min().unwrap(), steady.iter().map(of).max().unwrap());

@@ -1,9 +1,9 @@
 //! In place of statsd_exporter: with its mapping file and the recipe of the README, its lines make its series, with its
 //! values.
 //!
-//! What is expected is worked out by hand from the rules in [`crate::rules`] and from those of mapping files (`mapping`).
-//! The lines of a row go into a sidecar of their own; every sample line of the exposition is compared, bounds of
-//! buckets by their value, since one program writes them as 1 and the other as 1.0.
+//! What is expected is worked out by hand from the rules in [`crate::rules`] and from those of mapping files
+//! (`mapping`). The lines of a row go into a sidecar of their own; every sample line of the exposition is compared,
+//! bounds of buckets by their value, since one program writes them as 1 and the other as 1.0.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -165,7 +165,8 @@ const ROWS: &[Row] = &[
     ("2.3.4 and 2.3.9 empty: lines that are refused", &["hits,k=v:1|c|#l:w", "hits:1|c||", "hits:1", "hits:x|c"], &[]),
 ];
 
-/// What summaries make of observations. Each value is one of those sent, as it is alone in what a quantile cannot tell apart.
+/// What summaries make of observations. Each value is one of those sent, as it is alone in what a quantile cannot tell
+/// apart.
 const SUMMARIES: &[Row] = &[
     (
         "observer_type summary, with quantiles of its own",

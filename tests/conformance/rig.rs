@@ -86,8 +86,8 @@ impl Rig {
         series
     }
 
-    /// What was counted beside recorded samples: reasons of drops, `tag:` and `field:` with theirs, and `rate`, each with
-    /// how often.
+    /// What was counted beside recorded samples: reasons of drops, `tag:` and `field:` with theirs, and `rate`, each
+    /// with how often.
     fn counted_by_word(&mut self) -> Vec<(String, u64)> {
         let tally = self.tally();
         let mut counts: Vec<(String, u64)> = Vec::new();

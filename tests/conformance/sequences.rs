@@ -1,5 +1,5 @@
-//! Lines one after another: what one leaves behind in a worker is nothing to the next, and the order of fields is nothing
-//! to a line.
+//! Lines one after another: what one leaves behind in a worker is nothing to the next, and the order of fields is
+//! nothing to a line.
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};

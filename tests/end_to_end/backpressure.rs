@@ -156,7 +156,8 @@ fn at_three_times_as_much_streams_have_their_sender_wait_and_every_line_is_recor
         let Some(it) = HeldDown::start(&settings) else { return };
         let mut stream = connect(&it.sidecar, listener, &path);
         let text = [datagram(), b"\n".to_vec()].concat();
-        // Lines wanted and begun, the bytes left of these; how often the stream was full, and the rates of sampling then.
+        // Lines wanted and begun, the bytes left of these; how often the stream was full, and the rates of sampling
+        // then.
         let (mut wanted, mut begun, mut rest) = (0, 0, &text[..0]);
         let (mut waits, mut rates) = (0, Vec::new());
         let started = Instant::now();

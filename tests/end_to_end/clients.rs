@@ -131,8 +131,8 @@ fn container(groups: &str, of_host: bool) -> tempfile::TempDir {
     folder
 }
 
-/// The client finds its container's id where it sees the control groups of the host, and where it has a namespace of its
-/// own the inode of its control group; and what there is where this test runs, if anything.
+/// The client finds its container's id where it sees the control groups of the host, and where it has a namespace of
+/// its own the inode of its control group; and what there is where this test runs, if anything.
 #[test]
 #[ignore = "needs the PyPI package datadog, run by tests/run"]
 fn container_ids_and_tags_of_the_environment_are_labels_as_the_python_datadog_client_sends_them() {

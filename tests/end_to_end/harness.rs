@@ -413,7 +413,8 @@ fn join_chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// One exposition: its text (of protobuf the messages as Rust shows them), and its samples by `name{label="value",...}` with the labels in order of their names.
+/// One exposition: its text (of protobuf the messages as Rust shows them), and its samples by `name{label="value",...}`
+/// with the labels in order of their names.
 #[derive(Default)]
 pub(crate) struct Scrape {
     pub(crate) content_type: String,

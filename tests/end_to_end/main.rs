@@ -1,7 +1,7 @@
 //! The whole program, from socket to scrape.
 //!
-//! Every test starts its own sidecar on ports the kernel picks, waits for conditions (never for a fixed time), reads the
-//! exposition and stops what it started. Tests that need programs from outside Rust are ignored in a plain
+//! Every test starts its own sidecar on ports the kernel picks, waits for conditions (never for a fixed time), reads
+//! the exposition and stops what it started. Tests that need programs from outside Rust are ignored in a plain
 //! `cargo test`; `tests/run` installs those programs and runs everything.
 
 #![allow(

@@ -235,8 +235,8 @@ fn ask_for_gzip(http: SocketAddr, accept: &str) -> TcpStream {
     stream
 }
 
-/// All of it at once by two workers, with quotas, while series of ever other lengths give way to one another and scrapes
-/// go on: what the allocator cannot use again is part of the formula too.
+/// All of it at once by two workers, with quotas, while series of ever other lengths give way to one another and
+/// scrapes go on: what the allocator cannot use again is part of the formula too.
 #[test]
 fn everything_at_once_stays_under_the_formula() {
     let settings = [

@@ -69,8 +69,8 @@ fn what_the_bot_sends_while_it_drains_is_in_the_last_scrape() {
     sidecar.wait_until("it is no longer ready", |it| it.get("/-/ready", &[]).status == 503);
     let sender = sidecar.sender();
     (0..50).for_each(|_| sender.send(b"goodbye:1|c"));
-    // Nothing but a scrape shows what it has taken, and the first one ends it. So ask the kernel: the queue is empty, and
-    // then the worker sleeps, which it does only once a batch is recorded.
+    // Nothing but a scrape shows what it has taken, and the first one ends it. So ask the kernel: the queue is empty,
+    // and then the worker sleeps, which it does only once a batch is recorded.
     let port = format!(":{:04X} ", sidecar.udp.port());
     sidecar.wait_until("its queue is empty", |_| {
         let table = std::fs::read_to_string("/proc/self/net/udp").unwrap();

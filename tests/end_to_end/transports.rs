@@ -167,7 +167,8 @@ fn connections_over_the_limit_are_closed_and_counted_and_idle_ones_make_room() {
     sidecar.stop();
 }
 
-/// A sidecar that does not get to run for a while has its senders wait; then everything is there, and nothing is thinned.
+/// A sidecar that does not get to run for a while has its senders wait; then everything is there, and nothing is
+/// thinned.
 #[test]
 fn streams_slow_their_senders_down_and_lose_nothing() {
     const LINES: usize = 300_000;

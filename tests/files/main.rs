@@ -1,7 +1,7 @@
 //! Configuration files as their writers see them: good ones load, bad ones are told all that is wrong with them.
 //!
-//! Each `tests/data/config/<case>.bad.toml` stands beside `<case>.expected`, the lines of its problems, and so does each
-//! mapping file `tests/data/mapping/<case>.bad.yml`. With
+//! Each `tests/data/config/<case>.bad.toml` stands beside `<case>.expected`, the lines of its problems, and so does
+//! each mapping file `tests/data/mapping/<case>.bad.yml`. With
 //! `UPDATE_EXPECTED=1` the expected files are written anew, to be read over before they are committed.
 
 use std::fs;

@@ -1,7 +1,8 @@
 //! Reads an exposition back, by the words of the formats' specifications and by nothing of the encoder.
 //!
 //! Refuses, by a panic that quotes the line: names and label names that are not legal, a label twice, a series twice,
-//! numbers that are not finite (but for quantiles of nothing), samples outside their family, families twice, names that two families claim.
+//! numbers that are not finite (but for quantiles of nothing), samples outside their family, families twice, names that
+//! two families claim.
 
 use std::collections::{BTreeMap, HashSet};
 

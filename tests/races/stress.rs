@@ -2,8 +2,8 @@
 //!
 //! What went is known exactly, so that at the end every sample can be accounted for, series by series. The clock is
 //! moved by hand, and only when no worker is in a batch of an earlier second: a worker's samples are a second old at
-//! most then, and what goes has been idle for [`IDLE`] seconds. So nobody recorded to it since, and its total is what it
-//! was before the sweep, unless a sample was lost.
+//! most then, and what goes has been idle for [`IDLE`] seconds. So nobody recorded to it since, and its total is what
+//! it was before the sweep, unless a sample was lost.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -92,7 +92,8 @@ impl Rig {
         }
     }
 
-    /// Records until the clock says `end`; gives the sum of what was sent to each series, and how many samples that were.
+    /// Records until the clock says `end`; gives the sum of what was sent to each series, and how many samples that
+    /// were.
     fn work(&self, worker: usize, end: u64) -> (BTreeMap<Key, f64>, u64) {
         let _watch = Watch(&self.failed);
         let (mut pipeline, books) = (Pipeline::new(self.rules.clone(), self.store.clone(), worker), Books::default());

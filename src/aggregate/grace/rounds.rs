@@ -1,17 +1,17 @@
 //! Rounds of forgetting: tells when no worker remembers any more what is to go.
 //!
-//! In: what is to be forgotten, from one thread at a time; batch boundaries, from the workers. Out: for a worker what to
-//! forget, for the other side whether all have forgotten it.
+//! In: what is to be forgotten, from one thread at a time; batch boundaries, from the workers. Out: for a worker what
+//! to forget, for the other side whether all have forgotten it.
 //! Not here: what is forgotten (`grace`), what happens to it then (`sweep`).
-//! Always: a worker goes by nothing between two boundaries that it was told to forget at the first; a worker that sleeps
-//! counts as passed, since it looks before it records again. What a worker did before a boundary is seen by whoever
-//! sees that it has passed it.
+//! Always: a worker goes by nothing between two boundaries that it was told to forget at the first; a worker that
+//! sleeps counts as passed, since it looks before it records again. What a worker did before a boundary is seen by
+//! whoever sees that it has passed it.
 //!
-//! Two pairs of accesses carry this. One side writes the round and then reads a worker's mark; the worker writes its mark
-//! and then reads the round. A fence between the two on each side makes sure that at least one of them sees what the
-//! other wrote: either the worker is seen awake and waited for, or it sees the round and forgets. They are fences and not
-//! `SeqCst` accesses since `tests/races` tries every order of these lines by `loom`, which knows sequential consistency of
-//! fences alone; and a worker has one full barrier for each batch so, in place of two.
+//! Two pairs of accesses carry this. One side writes the round and then reads a worker's mark; the worker writes its
+//! mark and then reads the round. A fence between the two on each side makes sure that at least one of them sees what
+//! the other wrote: either the worker is seen awake and waited for, or it sees the round and forgets. They are fences
+//! and not `SeqCst` accesses since `tests/races` tries every order of these lines by `loom`, which knows sequential
+//! consistency of fences alone; and a worker has one full barrier for each batch so, in place of two.
 
 use std::sync::{Arc, PoisonError};
 
@@ -88,7 +88,8 @@ impl<T> Passage<T> {
         let only_one = round == self.passed + 1;
         self.passed = round;
         let (of_round, doomed) = self.rounds.doomed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // The next round may be about to begin if the sweep looked while this worker slept: then `doomed` is of that one.
+        // The next round may be about to begin if the sweep looked while this worker slept: then `doomed` is of that
+        // one.
         Some(if only_one && of_round == round { Forget::Some(doomed) } else { Forget::All })
     }
 

@@ -1,9 +1,9 @@
 //! Observations by buckets of a growing width: what native histograms and summaries are made of.
 //!
 //! In: values and their weights. Out: the buckets that have any, merged over shards and slices.
-//! Always: no weight is lost; there are never more buckets than [`Layout`] says, as all become twice as wide before there
-//! would be (only at their widest may there be up to [`WIDEST`]); where the arena has no room left they become wider
-//! earlier, and at their widest a value goes to the nearest.
+//! Always: no weight is lost; there are never more buckets than [`Layout`] says, as all become twice as wide before
+//! there would be (only at their widest may there be up to [`WIDEST`]); where the arena has no room left they become
+//! wider earlier, and at their widest a value goes to the nearest.
 //!
 //! Entries are sorted by key: first the keys, two in a cell, then the weights, then what [`Layout::exact`] adds.
 
@@ -447,7 +447,8 @@ mod tests {
         bench.add(1e9, 1.0);
         let merged = bench.read();
         assert_eq!((merged.halvings(&NATIVE), merged.weight()), (6, 161.0));
-        // Of the pairs (1,2], (3,4] and so on each is one, the first and the last bucket have no other, and the new one.
+        // Of the pairs (1,2], (3,4] and so on each is one, the first and the last bucket have no other, and the new
+        // one.
         assert_eq!(merged.bins().len(), 82);
     }
 

@@ -1,8 +1,8 @@
 //! Buckets whose bounds grow by a constant factor, and their numbers.
 //!
 //! In: a value. Out: the key of its bucket, which orders as values do; and back, the values that a bucket stands for.
-//! Always: a bucket holds what is above its lower bound and up to its upper one; two buckets of one resolution make one of
-//! the next, whose bounds are among theirs.
+//! Always: a bucket holds what is above its lower bound and up to its upper one; two buckets of one resolution make one
+//! of the next, whose bounds are among theirs.
 //! Follows: the native histograms of Prometheus for [`Scale::Native`], with 2^schema buckets for each power of two.
 
 use std::sync::LazyLock;
@@ -101,8 +101,8 @@ impl Scale {
     }
 }
 
-/// The index of the bucket of `key`, by which Prometheus knows it; `None` of the zero bucket. Positive and negative ones
-/// count alike.
+/// The index of the bucket of `key`, by which Prometheus knows it; `None` of the zero bucket. Positive and negative
+/// ones count alike.
 pub fn index(key: i32) -> Option<i32> {
     (key != 0).then(|| key.abs() - OFFSET)
 }

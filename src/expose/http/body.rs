@@ -31,12 +31,12 @@ const GZIP_BYTES: usize = 384 * 1024;
 /// What a connection keeps beside its buffers: its task, its head.
 const TASK_BYTES: usize = 16 * 1024;
 
-/// The most bytes of a connection, if no piece is longer than its due by more than `over`, and no answer that comes whole
-/// longer than `whole`.
+/// The most bytes of a connection, if no piece is longer than its due by more than `over`, and no answer that comes
+/// whole longer than `whole`.
 ///
 /// Its request, and what it gathers before it waits for its reader. Then, of a scrape, a frame more in a buffer that
-/// doubled, the state of the compression, and the piece before it; or a whole answer, copied once. 600 KiB were measured
-/// of compressed scrapes that nobody read on, and 95 of plain ones.
+/// doubled, the state of the compression, and the piece before it; or a whole answer, copied once. 600 KiB were
+/// measured of compressed scrapes that nobody read on, and 95 of plain ones.
 pub fn connection_bytes(over: usize, whole: usize) -> usize {
     let frame = PIECE_BYTES + PIECE_BYTES / 8 + over;
     TASK_BYTES + 2 * MAX_BUFFER_BYTES + (4 * frame + GZIP_BYTES).max(2 * whole)
