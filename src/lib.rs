@@ -3,10 +3,9 @@
 //! # What comes in
 //!
 //! Datagrams on UDP and unix sockets and streams over TCP and unix sockets, with lines such as
-//! `bot.messages:1|c|#user_id:42,activity_type:message`. Scrapes over HTTP. A configuration, at start and at each
-//! reload; in place of `statsd_exporter`, that program's flags ([`command::statsd_exporter`]).
-//! Nothing else: the process keeps no files, and sends nothing but answers and, if told to, the lines it got
-//! ([`relay`]).
+//! `bot.messages:1|c|#user_id:42,activity_type:message`. Scrapes over HTTP. A configuration, at start and at each reload;
+//! in place of `statsd_exporter`, that program's flags ([`command::statsd_exporter`]).
+//! Nothing else: the process keeps no files, and sends nothing but answers and, if told to, the lines it got ([`relay`]).
 //!
 //! # The way of a sample
 //!
@@ -15,10 +14,9 @@
 //!           listen      parse   parse     identity    map             admit   aggregate  expose
 //! ```
 //!
-//! 1. [`listen`]: a [`listen::worker::Worker`] reads its own socket of datagrams in batches. The kernel's receive
-//! buffer is
-//!    the only queue, and what it drops is read back and counted. [`listen::stream`] reads all streams; what it does not
-//!    read yet has the sender wait.
+//! 1. [`listen`]: a [`listen::worker::Worker`] reads its own socket of datagrams in batches. The kernel's receive buffer
+//!    is the only queue, and what it drops is read back and counted. [`listen::stream`] reads all streams; what it does
+//!    not read yet has the sender wait.
 //! 2. [`parse`]: [`parse::Line`] cuts the name off a line, and [`parse::Sample`] is one value, or several that share
 //!    all the rest. Both borrow the datagram; nothing is copied.
 //! 3. [`identity`]: [`identity::TagRules`] writes the bytes that tell one series from another, with the values of user
@@ -26,14 +24,14 @@
 //!    identity goes straight to step 6**, with no lock and no allocation.
 //!    [`insight`] hears of the values on the way, for estimates of unique users and a list of the loudest; it looks at
 //!    one in 64 under a lock that only readers of that list share.
-//! 4. [`map`]: for a new identity only, [`map::Mapper`] finds the mapping rule for the raw name, or makes the legal
-//! name
+//! 4. [`map`]: for a new identity only, [`map::Mapper`] finds the mapping rule for the raw name, or makes the legal name
 //!    and its suffix, and then the sorted labels.
 //! 5. [`admit`]: [`admit::Gate`] says how far a new series must give way: full, values folded, simplified, merged into
 //!    the family's overflow series, or refused. Two more gates stand on the way: [`admit::sampling`] before a line is
 //!    read, [`admit::quota`] before it is recorded.
 //! 6. [`aggregate`]: [`aggregate::Store`] hands out the place of a series, asking the gate at each rung, and
-//!    [`aggregate::Recorder`] adds to it. Once a second [`aggregate::Store::sweep`] lets idle series give way: it marks
+//!    [`aggregate::Recorder`] adds to it: a sum, a count in a bucket, or an entry of a sketch ([`aggregate::sketch`]) that
+//!    grows into the worker's arena. Once a second [`aggregate::Store::sweep`] lets idle series give way: it marks
 //!    them, waits until every worker has passed a batch boundary ([`aggregate::grace`]), and removes what was not used.
 //!
 //! [`pipeline`] is the one module that knows this order. A stage knows the words of [`model`] and its own part of
@@ -42,9 +40,9 @@
 //! # Threads, and who owns what
 //!
 //! - One thread for each UDP socket (`udp-0`, `udp-1`, ...), one for a unix datagram socket, one for all streams. It
-//! owns its socket, its [`pipeline::Pipeline`] with the
-//!   identity cache, its shard of every counter and histogram, and its [`telemetry::Tally`]. Workers never wait for one
-//!   another, except for the store's lock when a series is new.
+//!   owns its socket, its [`pipeline::Pipeline`] with the identity cache, its shard of every counter, histogram, summary
+//!   and set, and its [`telemetry::Tally`]. Workers never wait for one another, except for the store's lock when a series
+//!   is new.
 //! - The main thread runs a current-thread tokio runtime: the HTTP server, signals and timers.
 //! - **One writer for each cell.** A worker adds to cells of its own shard by a load and a store; a reader sums the
 //!   shards. Gauges are the exception: one cell for all workers, the last write wins, changes are atomic additions.
