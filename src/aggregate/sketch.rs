@@ -6,7 +6,7 @@
 //! Always: one writer, who never waits for a reader; a copy is of one moment as far as the sketch's shape goes, and
 //! each number in it is as new as that moment or newer.
 //!
-//! A sketch begins in the cells of its series, in a slot: its [`Head`], and room for a few entries. What outgrows that
+//! A sketch begins in the cells of its series, in a slot: its `Head`, and room for a few entries. What outgrows that
 //! moves into the worker's arena. Before a change of shape the writer makes the version odd, and even again behind it;
 //! the two fences keep a reader who saw any of the change from finding the version it began with, so it looks again.
 //! Follows: the sequence lock as in Boehm, "Can seqlocks get along with programming language memory models?" (2012).

@@ -226,7 +226,7 @@ fn service_checks() {
             "3.4 fields",
             "every one of them",
             &["_sc|my db|1|d:1700000000|h:host|#k:v|m:slow|c:id|e:it-x|card:low"],
-            &["statsd_service_check_status{check=\"my db\",k=\"v\"} 1"],
+            &["statsd_service_check_status{check=\"my db\",container_id=\"id\",k=\"v\"} 1"],
             "",
         ),
         (

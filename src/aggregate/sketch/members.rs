@@ -5,7 +5,7 @@
 //! Always: a member that was taken is counted; one that finds no room in the arena is refused.
 //!
 //! While there are few, each takes half a cell: register and rank, in the order in which they came. From
-//! [`MOST_LISTED`] on, or where it takes no more cells, there is a byte for each register.
+//! `MOST_LISTED` on, or where it takes no more cells, there is a byte for each register.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
