@@ -10,6 +10,7 @@ mod arena;
 pub mod bounds;
 pub mod cells;
 pub mod census;
+mod family;
 pub mod grace;
 mod names;
 pub mod shape;
@@ -31,12 +32,12 @@ use crate::model::{DropReason, SampleType};
 use crate::telemetry::SeriesBooks;
 use arena::{Arena, ArenaWriter, Budget};
 use cells::{Cell, Shard, ShardReader, ShardWriter};
+pub use family::{Family, HELP_BYTES, Series};
 use grace::{Grace, Passage};
 use shape::{Histogram, Set, Shape, Summary};
 use sketch::bins::Merged;
 use sketch::{Ring, steady};
 use sweep::Sweep;
-pub use tables::{Family, HELP_BYTES, Series};
 use tables::{SeriesId, Tables};
 
 /// The largest size of a number in one cell: sixteen million of them (shards times buckets) still have a finite sum.

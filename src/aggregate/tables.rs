@@ -1,13 +1,12 @@
-//! Families and their series: looks them up, makes them, removes them.
+//! Which families and series there are: looks them up, makes them as far as the limits allow, removes them.
 //!
 //! In: a name, kind and labels that no identity is remembered for. Out: the place of its series, after as many rungs of
 //! the cardinality ladder as the limits demand.
-//! Not here: what a limit says (`admit`), numbers (`cells`), who may still remember a series (`grace`).
+//! Not here: what a limit says (`admit`), lists (`family`), numbers (`cells`), who may still remember a series (`grace`).
 //! Always: what is counted in lines is what is there, and what is counted in bytes is what is held, room to grow and
 //! places of series that went included; a family exists while it has a series.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -15,11 +14,10 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::arena::Budget;
-use super::cells::{self, Cell, CellSpace};
-use super::census::{LimitHits, TurnedAway};
+use super::cells::{self, CellSpace};
+use super::census::TurnedAway;
+use super::family::{Family, HELP_BYTES, OVERFLOW_PLACE, SHOWN, Series, make_room, new_family_bytes};
 use super::names::LabelNames;
-use super::shape::Shape;
-use super::values::LabelValues;
 use super::{Place, Placed, Retry, Sight, Wanted};
 use crate::admit::{Gate, Limit, Usage};
 use crate::clock::Tick;
@@ -32,15 +30,6 @@ const RESERVED_NAMES: [&str; 5] = ["up", "ALERTS", "ALERTS_FOR_STATE", EVENTS, S
 
 /// Names that observations are exposed under beside their own.
 const OBSERVER_SUFFIXES: [&str; 3] = ["_sum", "_count", "_bucket"];
-
-/// The place of the overflow series.
-const OVERFLOW_PLACE: u32 = 0;
-/// Places that a list has room for at first; one or table of no more entries is never made smaller.
-const FEW: usize = 4;
-/// Characters of a written name that a help text shows; with four bytes each and the words around them its length.
-const SHOWN: usize = 256;
-/// Most bytes of a family's help text.
-pub const HELP_BYTES: usize = 4 * SHOWN + 32;
 
 /// Families that ran into a limit are shown up to this number.
 const MOST_LIMITED: usize = 20;
@@ -103,45 +92,6 @@ pub(super) struct Counts {
     pub(super) created: u64,
     pub(super) simplified: u64,
     pub(super) folded: u64,
-}
-
-/// All series of one name.
-#[derive(Debug)]
-pub struct Family {
-    serial: u64,
-    name: Box<str>,
-    help: Box<str>,
-    shape: Shape,
-    /// The first place is kept for the overflow series: it lives long and is made late, and at the end of the list it
-    /// would keep all places before it.
-    series: Vec<Option<Series>>,
-    /// Other places without a series, the first to be taken next; some may be past the end.
-    free: BinaryHeap<Reverse<u32>>,
-    index: HashTable<u32>,
-    /// What the label texts hold, bytes.
-    texts: usize,
-    lines: u64,
-    overflow: Option<u32>,
-    values: LabelValues,
-    /// Whether `ms` samples went into it.
-    timed: bool,
-    /// Seconds that a series may be idle, 0 for ever; `None` leaves it to the limits.
-    ttl: Option<Tick>,
-    /// The rules that asked for it last, as far as a higher number is later.
-    generation: u64,
-    /// When it ran into each limit, for the first and for the last time.
-    limited: [Option<(Tick, Tick)>; Limit::COUNT],
-}
-
-/// One label set of a family.
-#[derive(Debug)]
-pub struct Series {
-    labels: Box<str>,
-    pub(super) cell: Cell,
-    /// The tick when it was made, as if it had been used then; 0 for an overflow series.
-    pub(super) made: Tick,
-    /// The sweep is about to remove it, unless it is used again.
-    pub(super) doomed: bool,
 }
 
 /// Which series of which family; good as long as the family's serial number says so.
@@ -396,26 +346,7 @@ impl Tables {
 
     fn make_family(&mut self, wanted: &Wanted<'_>) -> u32 {
         self.serial += 1;
-        // The written name is cut, since what a legal name was made from may be much longer than it.
-        let usual = || format!("Received as {:.SHOWN$} ({}).", wanted.written, wanted.shape.kind().word());
-        let help = wanted.help.map_or_else(usual, str::to_owned);
-        let family = Family {
-            serial: self.serial,
-            name: wanted.name.into(),
-            help: help.into(),
-            shape: wanted.shape.clone(),
-            series: no_series(),
-            free: BinaryHeap::new(),
-            index: HashTable::new(),
-            texts: 0,
-            lines: 0,
-            overflow: None,
-            values: LabelValues::default(),
-            timed: wanted.sample == Some(SampleType::Timer),
-            ttl: wanted.ttl,
-            generation: wanted.generation,
-            limited: [None; Limit::COUNT],
-        };
+        let family = Family::new(self.serial, wanted);
         self.any_ttl |= wanted.ttl.is_some_and(|ttl| ttl > 0);
         self.settle(0, family.held());
         self.counts.families += 1;
@@ -546,208 +477,6 @@ impl Tables {
     }
 }
 
-impl Family {
-    /// Tells this family from all others there ever were.
-    pub fn serial(&self) -> u64 {
-        self.serial
-    }
-
-    /// The name, as exposed.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// What the family is for, unescaped.
-    pub fn help(&self) -> &str {
-        &self.help
-    }
-
-    /// What the family is.
-    pub fn kind(&self) -> Kind {
-        self.shape.kind()
-    }
-
-    /// What its series keep.
-    pub fn shape(&self) -> &Shape {
-        &self.shape
-    }
-
-    /// Its series, in places that never move while they live; a place may be empty, and taken by another series later.
-    pub fn series(&self) -> &[Option<Series>] {
-        &self.series
-    }
-
-    pub(super) fn series_mut(&mut self, place: u32) -> Option<&mut Series> {
-        self.series.get_mut(place as usize)?.as_mut()
-    }
-
-    /// Sample lines that count against the limits.
-    pub fn lines(&self) -> u64 {
-        self.lines
-    }
-
-    /// How many series it has, the overflow series among them.
-    pub(super) fn len(&self) -> u64 {
-        self.index.len() as u64
-    }
-
-    /// Seconds that its series may be idle, 0 for ever.
-    pub(super) fn ttl(&self, default: Tick) -> Tick {
-        self.ttl.unwrap_or(default)
-    }
-
-    /// Whether `ms` samples went into it.
-    pub(super) fn is_timed(&self) -> bool {
-        self.timed
-    }
-
-    /// Whether it has an overflow series.
-    pub(super) fn has_overflow(&self) -> bool {
-        self.overflow.is_some()
-    }
-
-    /// How many values the label has whose name has this hash.
-    pub(super) fn label_values(&self, label: u64) -> u64 {
-        self.values.count(label)
-    }
-
-    /// The limits it ran into, and when.
-    pub(super) fn limit_hits(&self) -> impl Iterator<Item = LimitHits> {
-        let hits = |(limit, hits): (&Limit, &Option<(Tick, Tick)>)| {
-            hits.map(|(first, last)| LimitHits { limit: *limit, first, last })
-        };
-        Limit::ALL.iter().zip(&self.limited).filter_map(hits)
-    }
-
-    /// Whether nothing but the overflow series is left.
-    pub(super) fn is_overflow_only(&self) -> bool {
-        self.overflow.is_some() && self.index.len() == 1
-    }
-
-    /// Whether this is the place of the overflow series.
-    pub(super) fn is_overflow(&self, place: u32) -> bool {
-        self.overflow == Some(place)
-    }
-
-    /// Puts a series into the first place that is free, and says which.
-    fn add(&mut self, hasher: &RandomState, series: Series, overflow: bool) -> u32 {
-        let hash = hasher.hash_one(series.labels.as_bytes());
-        self.texts += heap_bytes(series.labels.len());
-        self.values.add(hasher, &series.labels);
-        // The first free one, so that a family whose series come and go ends up short.
-        let free = if overflow { Some(Reverse(OVERFLOW_PLACE)) } else { self.free.pop() };
-        let place = match free {
-            Some(Reverse(place)) if (place as usize) < self.series.len() => {
-                self.series[place as usize] = Some(series);
-                place
-            }
-            _ => {
-                // If the first is past the end, all are: they would be taken a second time once the list is there.
-                self.free.clear();
-                make_room(&mut self.series);
-                self.series.push(Some(series));
-                self.series.len() as u32 - 1
-            }
-        };
-        let list = &self.series;
-        self.index.insert_unique(hash, place, |place| hash_at(hasher, list, *place));
-        place
-    }
-
-    /// Takes a series out. Its place is free for another, and what is far too large without it is made smaller.
-    fn take(&mut self, hasher: &RandomState, place: u32) -> Option<Series> {
-        let series = self.series.get_mut(place as usize)?.take()?;
-        let hash = hasher.hash_one(series.labels.as_bytes());
-        if let Ok(entry) = self.index.find_entry(hash, |other| *other == place) {
-            entry.remove();
-        }
-        self.texts -= heap_bytes(series.labels.len());
-        self.values.remove(hasher, &series.labels);
-        if place != OVERFLOW_PLACE {
-            self.free.push(Reverse(place));
-        }
-        while self.series.len() > 1 && matches!(self.series.last(), Some(None)) {
-            self.series.pop();
-        }
-        let length = self.series.len();
-        if length.max(FEW) * 4 < self.series.capacity() {
-            self.series.shrink_to(2 * length);
-        }
-        if self.vacant().max(FEW) * 4 < self.free.capacity() {
-            self.free.retain(|Reverse(place)| (*place as usize) < length);
-            self.free.shrink_to(2 * self.free.len());
-        }
-        let list = &self.series;
-        tidy(&mut self.index, |place| hash_at(hasher, list, *place));
-        Some(series)
-    }
-
-    /// Places that are free for any series.
-    fn vacant(&self) -> usize {
-        self.series.len() - self.index.len() - usize::from(self.series[OVERFLOW_PLACE as usize].is_none())
-    }
-
-    /// What the family holds beside its cells, bytes.
-    fn held(&self) -> usize {
-        let lists = heap_bytes(self.series.capacity() * size_of::<Option<Series>>())
-            + heap_bytes(self.free.capacity() * size_of::<u32>());
-        let tables = heap_bytes(self.index.allocation_size()) + self.values.bytes();
-        // Its name stands in the family and in the help.
-        heap_bytes(self.name.len()) + heap_bytes(self.help.len()) + self.texts + lists + tables
-    }
-
-    /// Most bytes of new lists and tables that a further series of so many labels may need.
-    fn room(&self, labels: usize) -> usize {
-        let series = if self.series.len() == self.series.capacity() && self.vacant() == 0 {
-            list_bytes::<Series>(self.series.len())
-        } else {
-            0
-        };
-        series + table_room(&self.index, 1) + self.values.room(labels)
-    }
-
-    fn position(&self, hasher: &RandomState, labels: &[u8]) -> Option<u32> {
-        let is_it = |place: &u32| {
-            self.series[*place as usize].as_ref().is_some_and(|series| series.labels.as_bytes() == labels)
-        };
-        self.index.find(hasher.hash_one(labels), is_it).copied()
-    }
-
-    /// Where the values of all its series go.
-    pub(super) fn places(&self) -> impl Iterator<Item = Place> {
-        (0..self.series.len() as u32)
-            .filter(|place| self.series[*place as usize].is_some())
-            .map(|place| self.place(place))
-    }
-
-    /// Where the values of the series at `place` go.
-    pub(super) fn place(&self, place: u32) -> Place {
-        let cell = self.series[place as usize].as_ref().expect("only places with a series are asked for").cell;
-        match &self.shape {
-            Shape::Counter => Place::Counter(cell),
-            Shape::Gauge => Place::Gauge(cell),
-            Shape::Histogram(histogram) => Place::Histogram(cell, histogram.clone()),
-            Shape::Summary(summary) => Place::Summary(cell, summary.clone()),
-            Shape::Set(set) => Place::Set(cell, set.clone()),
-        }
-    }
-}
-
-impl Series {
-    /// The labels as they stand between the braces; empty if there are none.
-    pub fn labels(&self) -> &str {
-        &self.labels
-    }
-}
-
-/// What a new family holds, with its first series but without that one's text and cells.
-fn new_family_bytes(name: usize, help: usize, labels: usize) -> usize {
-    let nothing: HashTable<u32> = HashTable::new();
-    let lists = list_bytes::<Series>(0);
-    let tables = table_room(&nothing, 1) + LabelValues::default().room(labels);
-    heap_bytes(name) + heap_bytes(help) + lists + tables
-}
-
 /// Most bytes that `max_families` families hold outside of `max_bytes`, each with its overflow series: of names of
 /// `name` bytes, the `labels` of an overflow series as text, and `cells` cells in `shards` shards.
 pub(super) fn most_outside(max_families: usize, name: usize, labels: &str, cells: usize, shards: usize) -> u64 {
@@ -761,47 +490,6 @@ pub(super) fn most_outside(max_families: usize, name: usize, labels: &str, cells
         .saturating_add(cells::most_bytes(max_families as u64, cells, shards as u64))
         // The last chunk of gauges, whatever is used of it.
         .saturating_add(cells::most_bytes(0, 1, 1))
-}
-
-/// The places of a family that has no series yet.
-fn no_series() -> Vec<Option<Series>> {
-    let mut series = Vec::new();
-    make_room(&mut series);
-    series.push(None);
-    series
-}
-
-/// Makes room for one more, a fourth more at a time: a list that is twice as long as need be wastes too much.
-fn make_room<T>(list: &mut Vec<T>) {
-    if list.len() == list.capacity() {
-        list.reserve_exact((list.len() / 4).max(FEW));
-    }
-}
-
-/// Bytes of a list that [`make_room`] makes for more than `length`.
-fn list_bytes<T>(length: usize) -> usize {
-    heap_bytes((length + (length / 4).max(FEW)) * size_of::<Option<T>>())
-}
-
-/// Most bytes of the new table that `more` further entries may need; 0 if there is room.
-pub(super) fn table_room<T>(table: &HashTable<T>, more: usize) -> usize {
-    if table.len() + more <= table.capacity() {
-        return 0;
-    }
-    // Seven of eight places may be taken, and their number is a power of two; to each belongs a byte, and 16 follow.
-    let places = ((table.len() + more) * 8).div_ceil(7).next_power_of_two();
-    heap_bytes((places * (size_of::<T>() + 1) + 32).max(2 * table.allocation_size()))
-}
-
-/// Makes a table smaller that is less than an eighth full.
-pub(super) fn tidy<T>(table: &mut HashTable<T>, hash: impl Fn(&T) -> u64) {
-    if table.allocation_size() > (size_of::<T>() + 1) * table.len().max(FEW) * 8 {
-        table.shrink_to(2 * table.len(), hash);
-    }
-}
-
-fn hash_at(hasher: &RandomState, series: &[Option<Series>], place: u32) -> u64 {
-    series[place as usize].as_ref().map_or(0, |series| hasher.hash_one(series.labels.as_bytes()))
 }
 
 /// Rendered labels as text: they are made from names and values that were checked to be UTF-8.

@@ -9,7 +9,7 @@ use std::hash::BuildHasher;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::tables::{table_room, tidy};
+use super::family::{table_room, tidy};
 use crate::map::labels::rendered;
 use crate::model::heap_bytes;
 
