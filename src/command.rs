@@ -6,6 +6,7 @@
 pub mod check;
 pub mod convert;
 pub mod explain;
+mod fetch;
 pub mod healthcheck;
 pub mod memory;
 pub mod run;
