@@ -8,6 +8,7 @@ pub mod convert;
 pub mod explain;
 mod fetch;
 pub mod healthcheck;
+pub mod load;
 pub mod memory;
 pub mod run;
 pub mod statsd_exporter;

@@ -23,6 +23,7 @@ mod ground_truth;
 mod insight;
 mod kernel_drops;
 mod limits;
+mod load;
 mod mapping;
 mod memory;
 mod observers;
