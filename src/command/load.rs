@@ -22,10 +22,12 @@ mod verify;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::measure::{Latency, Ledger, settle, watch};
 use self::report::{Format, Outcome, Report};
@@ -91,12 +93,22 @@ pub fn load(options: &Options, sources: &Sources, out: &mut dyn Write) -> io::Re
             return Ok(FAILED);
         }
     };
+    let stop = match stop_on_signals() {
+        Ok(stop) => stop,
+        Err(error) => {
+            writeln!(out, "no signals: {error}")?;
+            return Ok(FAILED);
+        }
+    };
     let mut report = Report::new(options.seed);
     let started = Instant::now();
     let mut failed = false;
     for (number, scenario) in plan.scenarios.iter().enumerate() {
         let place = format!("{}/{}", number + 1, plan.scenarios.len());
-        match run(scenario, &place, plan.given.as_ref(), options.seed, sources) {
+        if stop.load(Relaxed) {
+            break;
+        }
+        match run(scenario, &place, plan.given.as_ref(), options.seed, sources, &stop) {
             Ok(outcome) => report.outcomes.push(outcome),
             Err(error) => {
                 writeln!(out, "{}: {error}", scenario.name)?;
@@ -186,6 +198,7 @@ fn run(
     given: Option<&(Target, Source)>,
     seed: u64,
     sources: &Sources,
+    stop: &AtomicBool,
 ) -> io::Result<Outcome> {
     let bar = progress_bar(scenario, place);
     bar.set_message("makes lines");
@@ -213,7 +226,7 @@ fn run(
     let started = Instant::now();
     let (sent, elapsed, points) = std::thread::scope(|scope| {
         let sending = scope.spawn(|| {
-            let mut sender = Sender::new(&traffic, sockets, queue);
+            let mut sender = Sender::new(&traffic, sockets, queue, stop);
             let sent = sender.run(&scenario.steps, &|lines| sent_so_far.store(lines, Relaxed));
             let elapsed = started.elapsed();
             over.store(true, Relaxed);
@@ -252,6 +265,27 @@ fn run(
     let latency = Latency::between(&before, &after);
     let target = if given.is_some() { target.to_string() } else { format!("{target}, a sidecar of its own") };
     Ok(Outcome::new(scenario, target, sent, elapsed, peak_bytes, ledger, latency, points, verification))
+}
+
+/// What becomes true at SIGINT or SIGTERM, so that a sidecar that was started does not stay behind.
+fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = stop.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        told.store(true, Relaxed);
+    });
+    Ok(stop)
 }
 
 /// A bar on a terminal, nothing elsewhere.

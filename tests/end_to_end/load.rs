@@ -3,8 +3,13 @@
 //! Small and bounded: whether it verifies does not depend on speed. Sampling is off where numbers have to be equal, since
 //! a busy machine would have them thinned out.
 
-use crate::harness::{Sidecar, assert_within, flood_alone, run};
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
+
+use crate::harness::{KillOnDrop, Sidecar, assert_within, flood_alone, program, run, wait_for};
 
 const EXACT: [&str; 2] = ["--set", "sampling.mode=off"];
 
@@ -177,6 +182,19 @@ fn lines_that_somebody_else_sends_are_noticed() {
         assert!(text.contains("who else sends?") && text.contains("sum(bot_messages_total)"), "{text}");
     });
     sidecar.stop();
+}
+
+#[test]
+fn stopped_by_a_signal_it_leaves_no_sidecar_behind() {
+    let mut child =
+        KillOnDrop(Some(program().args(["load", "--duration", "1h"]).stdout(Stdio::null()).spawn().unwrap()));
+    let pid = child.0.as_ref().unwrap().id();
+    let of = || std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let sidecar = wait_for("it has started a sidecar", || of().split_whitespace().next().map(str::to_owned));
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGTERM).unwrap();
+    let status = wait_for("it ends", || child.0.as_mut().unwrap().try_wait().unwrap());
+    assert_eq!(status.code(), Some(1));
+    assert!(!std::path::Path::new(&format!("/proc/{sidecar}")).exists());
 }
 
 #[test]

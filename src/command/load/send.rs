@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -50,21 +51,22 @@ pub(super) struct Sender<'a> {
     sockets: Sockets,
     headers: MultiHeaders<()>,
     watch: Option<Watch>,
+    stop: &'a AtomicBool,
     next: usize,
     sent: Sent,
 }
 
 impl<'a> Sender<'a> {
-    /// One that has sent nothing; `watch` is what it waits for when it sends flat out.
-    pub(super) fn new(traffic: &'a Traffic, sockets: Sockets, watch: Option<Watch>) -> Self {
+    /// One that has sent nothing; `watch` is what it waits for when it sends flat out, and it fails once `stop` is set.
+    pub(super) fn new(traffic: &'a Traffic, sockets: Sockets, watch: Option<Watch>, stop: &'a AtomicBool) -> Self {
         let headers = MultiHeaders::preallocate(BATCH, None);
-        Self { traffic, sockets, headers, watch, next: 0, sent: Sent::default() }
+        Self { traffic, sockets, headers, watch, stop, next: 0, sent: Sent::default() }
     }
 
     /// Goes through `steps`; `tell` hears now and then of the lines sent so far.
     ///
     /// # Errors
-    /// If the receiver is gone, or the kernel will not send.
+    /// If the receiver is gone, or the kernel will not send; `Interrupted` if it was told to stop.
     pub(super) fn run(&mut self, steps: &[Step], tell: &dyn Fn(u64)) -> io::Result<Sent> {
         for step in steps {
             let start = Instant::now();
@@ -73,6 +75,7 @@ impl<'a> Sender<'a> {
                 Pace::Rate(rate) => {
                     let most = (rate * step.length.as_secs_f64()).ceil() as u64;
                     loop {
+                        self.go_on()?;
                         let due = ((rate * start.elapsed().as_secs_f64()).ceil() as u64).min(most);
                         self.send_until(before + due, tell)?;
                         if start.elapsed() >= step.length {
@@ -87,6 +90,7 @@ impl<'a> Sender<'a> {
                 Pace::FlatOut => {
                     let mut looked_at = None;
                     while start.elapsed() < step.length {
+                        self.go_on()?;
                         // A look costs as much as some datagrams do.
                         let due = looked_at.is_none_or(|then| self.sent.datagrams - then >= BATCH as u64);
                         if due && self.is_full() {
@@ -104,12 +108,23 @@ impl<'a> Sender<'a> {
                     for number in 0..step.bursts(every) {
                         self.send_until(before + (number + 1) * samples, tell)?;
                         let next = every * (number as u32 + 1);
-                        std::thread::sleep(next.min(step.length).saturating_sub(start.elapsed()));
+                        while start.elapsed() < next.min(step.length) {
+                            self.go_on()?;
+                            let left = next.min(step.length).saturating_sub(start.elapsed());
+                            std::thread::sleep(left.min(LONG_REST));
+                        }
                     }
                 }
             }
         }
         Ok(self.sent)
+    }
+
+    fn go_on(&self) -> io::Result<()> {
+        if self.stop.load(Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "stopped by a signal"));
+        }
+        Ok(())
     }
 
     /// Sends until `lines` lines are out, and those of the last datagram.
@@ -223,7 +238,8 @@ mod tests {
         scenario.lines = 300;
         let traffic = Traffic::new(&scenario, 5);
         let sockets = Target::Udp(receiver.local_addr().unwrap()).connect(1).unwrap();
-        let mut sender = Sender::new(&traffic, sockets, None);
+        let stop = AtomicBool::new(false);
+        let mut sender = Sender::new(&traffic, sockets, None, &stop);
         // Twice all of it, little enough for any receive buffer.
         let step = Step { pace: Pace::Burst(600, Duration::ZERO), length: Duration::ZERO };
         let sent = sender.run(&[step], &|_| ()).unwrap();
@@ -235,6 +251,9 @@ mod tests {
             let length = receiver.recv(&mut buffer).unwrap();
             received.extend_from_slice(&buffer[..length]);
         }
+        stop.store(true, Relaxed);
+        let stopped = sender.run(&[Step { pace: Pace::Rate(1.0), ..step }], &|_| ());
+        assert_eq!(stopped.unwrap_err().kind(), io::ErrorKind::Interrupted);
         assert!(received == [&traffic.bytes[..], &traffic.bytes[..]].concat());
     }
 }
