@@ -91,14 +91,15 @@ impl Ledger {
     }
 }
 
-/// From arrival to recorded, in seconds; quantiles are found by a straight line within their bucket.
+/// From arrival to recorded, in seconds, of datagrams; quantiles are found by a straight line within their bucket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Latency {
+    /// Datagrams that were timed.
     pub(super) count: u64,
     pub(super) p50: f64,
     pub(super) p95: f64,
     pub(super) p99: f64,
-    /// Bounds, and lines up to each; without `+Inf`.
+    /// Bounds, and datagrams up to each; without `+Inf`.
     pub(super) buckets: Vec<(f64, u64)>,
 }
 

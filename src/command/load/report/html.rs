@@ -233,7 +233,7 @@ fn lines(title: &str, series: &[Curve<'_>], most: Option<f64>) -> String {
     svg
 }
 
-/// The share of lines in each bucket of latency.
+/// The share of datagrams in each bucket of latency.
 fn shares(latency: &Latency) -> String {
     let mut before = 0;
     let mut bars = Vec::new();
@@ -243,7 +243,7 @@ fn shares(latency: &Latency) -> String {
     }
     bars.push(("more".to_owned(), (latency.count - before) as f64 / latency.count as f64 * 100.0));
     let most = bars.iter().map(|(_, share)| *share).fold(0.0, f64::max);
-    let (mut svg, top) = open("Arrival to recorded: % of lines up to ms", most);
+    let (mut svg, top) = open("Arrival to recorded: % of datagrams up to ms", most);
     let room = (WIDTH - LEFT - RIGHT) / bars.len() as f64;
     for (place, (label, share)) in bars.iter().enumerate() {
         let (x, y) = (LEFT + room * place as f64, height(*share, top));
