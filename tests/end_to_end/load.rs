@@ -1,7 +1,7 @@
 //! `statsieve load`: what it says of a sidecar that is right, and of one that is not.
 //!
-//! Small and bounded: whether it verifies does not depend on speed. Sampling is off where numbers have to be equal, since
-//! a busy machine would have them thinned out.
+//! Small and bounded: whether it verifies does not depend on speed. Sampling is off where numbers have to be equal,
+//! since a busy machine would have them thinned out.
 
 use std::process::Stdio;
 

@@ -1,6 +1,7 @@
 //! What `/metrics` has to say after some traffic, worked out while the traffic is made.
 //!
-//! In: what each line is meant to be (never its bytes), and later how often each datagram was sent. Out: totals by series.
+//! In: what each line is meant to be (never its bytes), and later how often each datagram was sent. Out: totals by
+//! series.
 //! Not here: parsing. This knows the README's rules on names, units, user buckets and rates under the default
 //! configuration, and shares no code with the stages that it judges.
 //! Always: values are whole numbers or fractions of a power of two, small enough that every sum is exact.
@@ -102,7 +103,8 @@ pub(super) struct Total {
     pub(super) sum: f64,
     /// Observations.
     pub(super) count: f64,
-    /// Squares of what single lines add to sum and count, summed, for the error that thinning out has; the largest of each.
+    /// Squares of what single lines add to sum and count, summed, for the error that thinning out has; the largest of
+    /// each.
     pub(super) squares: [f64; 2],
     pub(super) largest: [f64; 2],
     /// A gauge's last value, and the least and the greatest it had.

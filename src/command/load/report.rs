@@ -202,11 +202,11 @@ const COLUMNS: [&str; 12] = [
 
 /// What the columns say, for a reader who was not there.
 const LEGEND: [&str; 6] = [
-    "P50, P95 and P99 are milliseconds from a datagram's arrival, as the kernel stamped it, to recorded, by a straight line \
-     within the bounds of statsieve_ingest_latency_seconds; streams carry no such stamp.",
+    "P50, P95 and P99 are milliseconds from a datagram's arrival, as the kernel stamped it, to recorded, by a straight \
+     line within the bounds of statsieve_ingest_latency_seconds; streams carry no such stamp.",
     "CPU s/M is seconds of CPU of the whole sidecar for a million lines, scrapes and looks of this program included.",
-    "peak MB is resident memory, in millions of bytes: the most ever of a sidecar that was started for it, the most that \
-     was seen of a given one.",
+    "peak MB is resident memory, in millions of bytes: the most ever of a sidecar that was started for it, the most \
+     that was seen of a given one.",
     "hits % is the share of look-ups that found the identity; queue % the largest fill of the receive buffers that was \
      seen; lost % the samples that are neither recorded nor thinned out on purpose.",
     "Values are whole numbers, or 64ths of a second: every sum is exact, and without loss every number must be equal.",

@@ -8,7 +8,8 @@ use std::time::Duration;
 /// What the lines are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// A bot's day: two in five are messages of users, then caches, timers, gauges, histograms, and a set; some sampled.
+    /// A bot's day: two in five are messages of users, then caches, timers, gauges, histograms, and a set; some
+    /// sampled.
     Bot,
     /// The README's table "What a bot sends", all rows alike, and a set.
     Table,
@@ -23,8 +24,8 @@ pub(super) enum Content {
 pub(super) enum Pace {
     /// Samples a second.
     Rate(f64),
-    /// As fast as they are taken: over UDP to this machine the sender watches the receiver's queue and waits while it is
-    /// a quarter full, a stream makes it wait, and elsewhere nothing does.
+    /// As fast as they are taken: over UDP to this machine the sender watches the receiver's queue and waits while it
+    /// is a quarter full, a stream makes it wait, and elsewhere nothing does.
     FlatOut,
     /// So many samples at once, and then nothing for the rest of each such time.
     Burst(u64, Duration),

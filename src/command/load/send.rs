@@ -1,8 +1,8 @@
 //! Sends traffic at the pace of a scenario.
 //!
 //! In: traffic, connected sockets, steps. Out: what was sent, exactly.
-//! Always: datagrams leave in their order, each sender's by its own socket; a datagram that the kernel took is counted, and
-//! no other.
+//! Always: datagrams leave in their order, each sender's by its own socket; a datagram that the kernel took is counted,
+//! and no other.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;

@@ -1,8 +1,8 @@
 //! Makes the datagrams of a scenario in memory, and tells the oracle of each line.
 //!
 //! In: a scenario and a seed. Out: [`Traffic`], the same for the same seed.
-//! Always: a gauge is sent by one sender alone, so that its last value does not depend on which of them is faster; values
-//! are whole numbers, or milliseconds that make a whole number of 64ths of a second.
+//! Always: a gauge is sent by one sender alone, so that its last value does not depend on which of them is faster;
+//! values are whole numbers, or milliseconds that make a whole number of 64ths of a second.
 
 use std::io::Write as _;
 use std::ops::Range;
@@ -15,7 +15,8 @@ use super::scenario::{Content, Scenario};
 /// What fits into one packet of an Ethernet, as DogStatsD clients pack.
 const DATAGRAM_BYTES: usize = 1432;
 
-/// Samples that a sender sends before the next has its turn: of a crowd, and of a few, whose datagrams then fill a call.
+/// Samples that a sender sends before the next has its turn: of a crowd, and of a few, whose datagrams then fill a
+/// call.
 const TURN: usize = 100;
 const LONG_TURN: usize = 1600;
 

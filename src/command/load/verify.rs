@@ -1,8 +1,8 @@
 //! Compares what a sidecar exposes with what it was sent.
 //!
 //! In: the oracle's totals, what was sent, two expositions and the ledger between them. Out: [`Verification`].
-//! Always: without loss every number must be equal. What was thinned out must be within so many standard errors; what the
-//! kernel or a quota took must be in the ledger, line for line, and sums can then only be less.
+//! Always: without loss every number must be equal. What was thinned out must be within so many standard errors; what
+//! the kernel or a quota took must be in the ledger, line for line, and sums can then only be less.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -198,13 +198,15 @@ impl Check<'_> {
         }
         if kernel > 0 {
             self.note(format!(
-                "the kernel dropped {kernel} datagrams with {lost_lines} lines: sums can only be compared with what was sent as the most"
+                "the kernel dropped {kernel} datagrams with {lost_lines} lines: \
+                 sums can only be compared with what was sent as the most"
             ));
         }
         if sampled > 0 {
             let rate = self.loss.rate;
             self.note(format!(
-                "{sampled} lines were thinned out at rates of {rate:.3} and more: sums and counts are compared within {ERRORS} standard errors"
+                "{sampled} lines were thinned out at rates of {rate:.3} and more: \
+                 sums and counts are compared within {ERRORS} standard errors"
             ));
         }
         for reason in &ALLOWED[1..] {
@@ -215,7 +217,8 @@ impl Check<'_> {
         }
         if self.loss.folded {
             self.note(format!(
-                "limits folded {} label values, simplified {} series and sent {} samples to overflow series: counters and observations are compared by family",
+                "limits folded {} label values, simplified {} series and sent {} samples to overflow series: \
+                 counters and observations are compared by family",
                 ledger.values_folded, ledger.series_simplified, ledger.overflow_samples
             ));
         }
