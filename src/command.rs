@@ -6,7 +6,9 @@
 pub mod check;
 pub mod convert;
 pub mod explain;
+mod fetch;
 pub mod healthcheck;
+pub mod load;
 pub mod memory;
 pub mod run;
 pub mod statsd_exporter;

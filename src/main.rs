@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use statsieve::command;
@@ -61,12 +62,43 @@ enum Command {
         #[arg(value_name = "MAPPING.yml")]
         file: PathBuf,
     },
+    /// Send traffic and check every number that comes out against it: exit 0 if all is right
+    Load(Load),
     /// Ask a sidecar whether it is ready: exit 0 if so, else 1
     Healthcheck {
         /// Where it serves HTTP; by default where the configuration says
         #[arg(long, value_name = "URL")]
         url: Option<String>,
     },
+}
+
+#[derive(Args)]
+struct Load {
+    /// Listener of a running sidecar that nobody else sends to: udp://host:port, tcp://host:port, unix:///path,
+    /// unix-stream:///path. Without it, a sidecar is started for each scenario
+    #[arg(long, value_name = "URL")]
+    target: Option<String>,
+    /// Where that sidecar exposes metrics; by default where the configuration says
+    #[arg(long, value_name = "URL")]
+    metrics: Option<String>,
+    /// Allow a target that is not this machine
+    #[arg(long, requires = "target")]
+    anywhere: bool,
+    /// low, medium, high, peak, extreme, million, concurrent, burst, memory, cardinality, broadcast, mixed, or all
+    #[arg(long, value_name = "NAME", default_value = "mixed")]
+    scenario: String,
+    /// How long each scenario lasts, such as 30s
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// Samples a second in place of the scenario's; 0 is as fast as they are taken
+    #[arg(long, value_name = "RATE")]
+    rate: Option<f64>,
+    /// Same seed, same lines
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write a report: Markdown, HTML or JSON by the ending .md, .html or .json
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -88,6 +120,7 @@ fn main() -> ExitCode {
             command::explain::explain(&sources, &lines, json, &mut io::stdin().lock(), &mut out)
         }
         Some(Command::Convert { file }) => command::convert::convert(&file, &mut out),
+        Some(Command::Load(options)) => command::load::load(&options.into(), &sources, &mut out),
         Some(Command::Healthcheck { url }) => command::healthcheck::healthcheck(url.as_deref(), &sources, &mut out),
     };
     match code {
@@ -95,5 +128,12 @@ fn main() -> ExitCode {
         // A reader that went away, as `head` does, is no failure of ours.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+impl From<Load> for command::load::Options {
+    fn from(load: Load) -> Self {
+        let Load { target, metrics, anywhere, scenario, duration, rate, seed, report } = load;
+        Self { target, metrics, anywhere, scenario, duration, rate, seed, report }
     }
 }

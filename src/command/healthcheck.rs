@@ -1,12 +1,11 @@
 //! `statsieve healthcheck`: asks a sidecar whether it is ready, for images that hold no shell.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use super::BAD_CONFIGURATION;
+use super::fetch::Get;
 use crate::config::{self, Sources};
-use crate::listen::{first_that_works, resolve};
 
 /// Longest wait for the connection, and for each part of the answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -46,7 +45,7 @@ pub fn healthcheck(url: Option<&str>, sources: &Sources, out: &mut dyn Write) ->
 }
 
 /// An address that means every interface, as the one that this machine reaches itself by.
-fn on_this_machine(address: &str) -> String {
+pub(super) fn on_this_machine(address: &str) -> String {
     match (address.strip_prefix("0.0.0.0:"), address.strip_prefix("[::]:")) {
         (Some(port), _) => format!("127.0.0.1:{port}"),
         (_, Some(port)) => format!("[::1]:{port}"),
@@ -56,18 +55,9 @@ fn on_this_machine(address: &str) -> String {
 
 /// Status and body of `/-/ready`.
 fn ask(address: &str) -> io::Result<(u16, String)> {
-    let connect = |address| TcpStream::connect_timeout(&address, TIMEOUT);
-    let mut stream = first_that_works(resolve(address)?, connect)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    write!(stream, "GET /-/ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(64 * 1024).read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let status = status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP"))?;
-    Ok((status, body.to_owned()))
+    let get = Get { address, path: "/-/ready", accept: "", timeout: TIMEOUT, most_bytes: 64 * 1024 };
+    let (status, body) = get.send()?;
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
 #[cfg(test)]

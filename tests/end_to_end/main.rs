@@ -27,6 +27,7 @@ mod hostile;
 mod insight;
 mod kernel_drops;
 mod limits;
+mod load;
 mod mapping;
 mod memory;
 mod observers;
