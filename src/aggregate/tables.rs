@@ -2,7 +2,8 @@
 //!
 //! In: a name, kind and labels that no identity is remembered for. Out: the place of its series, after as many rungs of
 //! the cardinality ladder as the limits demand.
-//! Not here: what a limit says (`admit`), lists (`family`), numbers (`cells`), who may still remember a series (`grace`).
+//! Not here: what a limit says (`admit`), lists (`family`), numbers (`cells`), who may still remember a series
+//! (`grace`).
 //! Always: what is counted in lines is what is there, and what is counted in bytes is what is held, room to grow and
 //! places of series that went included; a family exists while it has a series.
 
