@@ -42,9 +42,6 @@ const SWEPT_AFTER: Tick = 4;
 /// Seconds after which an identity that had to give way asks whether it still has to.
 const NOW_AND_THEN: Tick = 60;
 
-/// The window of sets where none is configured.
-const SECOND: Duration = Duration::from_secs(1);
-
 /// How a worker samples that must not.
 const EXACT: Sampling = Sampling {
     mode: SamplingMode::Off,
@@ -104,7 +101,6 @@ impl Rules {
         let observer = Shape::of(&config.mapping.observation);
         let of_rule = |rule: &Rule| rule.observation.as_ref().map_or_else(|| observer.clone(), Shape::of);
         let rule_observers = config.mapping.rules.iter().map(of_rule).collect();
-        let window = config.distinct.windows.first().map_or(SECOND, |window| window.span);
         Self {
             parse: config.parse.clone(),
             generation: 0,
@@ -116,7 +112,7 @@ impl Rules {
             quotas: Quotas::new(&config.rate_limit),
             observer,
             rule_observers,
-            set: Shape::set(window, config.distinct.registers),
+            set: Shape::set(config.distinct.windows[0].span, config.distinct.registers),
             overflow_labels: text(&overflow_labels).to_owned(),
             max_line_bytes: config.listen.max_line_bytes,
             identity_cache_bytes: config.cardinality.identity_cache_bytes,

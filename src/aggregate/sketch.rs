@@ -20,9 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Orderin
 use super::arena::{Arena, ArenaWriter};
 use super::cells::{Cell, ShardReader};
 use crate::clock::Tick;
-
-/// Slices of a window: it looks back over four of them and what has passed of the fifth.
-pub const SLICES: usize = 5;
+use crate::insight::distinct::SLICES;
 
 /// Where the entries of a sketch are, and how many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

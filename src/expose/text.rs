@@ -36,10 +36,10 @@ pub(super) struct UserText {
 /// The numbers of a histogram or summary, read at once, and how far they are written.
 #[derive(Debug, Default)]
 struct Observed {
-    /// Counts by bucket, or values of quantiles.
+    /// Counts up to each bound, or values of quantiles.
     numbers: Vec<f64>,
     sum: f64,
-    /// How many: of a histogram those in the buckets written.
+    /// How many.
     count: f64,
     /// The next line.
     line: usize,
@@ -124,7 +124,10 @@ impl UserText {
             Shape::Set(set) => return write_sample(name, "", labels, None, reader.members(set, series), out),
             Shape::Histogram(histogram) => {
                 read.sum = reader.histogram(histogram, series, &mut read.numbers);
-                read.count = 0.0;
+                read.count = read.numbers.iter_mut().fold(0.0, |below, count| {
+                    *count += below;
+                    *count
+                });
             }
             Shape::Summary(summary) => {
                 (read.count, read.sum) = reader.summary(summary, series, merged);
@@ -192,7 +195,7 @@ impl Observed {
         name: &str,
         suffix: &str,
         labels: &str,
-        label: &'static str,
+        label: &str,
         texts: impl Iterator<Item = &'a str>,
         enough: usize,
         out: &mut Vec<u8>,
@@ -202,12 +205,7 @@ impl Observed {
                 return false;
             }
             self.line += 1;
-            let mut value = *number;
-            if label == "le" {
-                self.count += number;
-                value = self.count;
-            }
-            write_sample(name, suffix, labels, Some((label, text)), value, out);
+            write_sample(name, suffix, labels, Some((label, text)), *number, out);
         }
         true
     }

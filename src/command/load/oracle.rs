@@ -10,6 +10,8 @@ use std::collections::{HashMap, HashSet};
 
 use xxhash_rust::xxh64::xxh64;
 
+use super::scrape::write_key;
+
 /// Upper bounds of the histograms of the default configuration; `+Inf` follows.
 pub(super) const BOUNDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -209,10 +211,10 @@ impl Total {
 
 /// Name and labels that a line gets under the default configuration.
 fn key_of(line: &Line<'_>) -> String {
-    let mut key = line.name.replace('.', "_");
+    let mut name = line.name.replace('.', "_");
     match line.kind {
-        Kind::Counter if !key.ends_with("_total") => key.push_str("_total"),
-        Kind::Timer if !key.ends_with("_seconds") => key.push_str("_seconds"),
+        Kind::Counter if !name.ends_with("_total") => name.push_str("_total"),
+        Kind::Timer if !name.ends_with("_seconds") => name.push_str("_seconds"),
         _ => {}
     }
     let bucket;
@@ -224,17 +226,7 @@ fn key_of(line: &Line<'_>) -> String {
         labels.push(("user_bucket", &bucket));
     }
     labels.sort_unstable();
-    for (place, (name, value)) in labels.iter().enumerate() {
-        key.push(if place == 0 { '{' } else { ',' });
-        key.push_str(name);
-        key.push_str("=\"");
-        key.push_str(value);
-        key.push('"');
-    }
-    if !labels.is_empty() {
-        key.push('}');
-    }
-    key
+    write_key(&name, &labels)
 }
 
 #[cfg(test)]

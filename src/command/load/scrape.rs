@@ -176,7 +176,8 @@ fn read_labels(mut rest: &str) -> Option<(Vec<(&str, &str)>, &str)> {
     }
 }
 
-fn write_key(name: &str, labels: &[(&str, &str)]) -> String {
+/// A series as both sides of the comparison call it: labels in the order given.
+pub(super) fn write_key(name: &str, labels: &[(&str, &str)]) -> String {
     let mut key = String::with_capacity(name.len() + 32);
     key.push_str(name);
     for (place, (label, value)) in labels.iter().enumerate() {

@@ -26,6 +26,9 @@ const TICK_MS: f64 = 15.625;
 /// Gauges of this many senders; the others send none, or a label would have too many values.
 const GAUGE_SENDERS: usize = 8;
 
+/// The counter of look-ups in a bot's cache.
+const CACHE: &str = "bot.cache.requests";
+
 /// A datagram, and the lines in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Datagram {
@@ -195,13 +198,7 @@ impl Maker {
             0..40 => self.message(write),
             40..60 => {
                 let result = self.one_of(&["hit", "hit", "hit", "miss"]);
-                self.plain(
-                    Kind::Counter,
-                    "bot.cache.requests",
-                    1.0,
-                    &[("cache", "profile"), ("result", result)],
-                    write,
-                );
+                self.plain(Kind::Counter, CACHE, 1.0, &[("cache", "profile"), ("result", result)], write);
             }
             60..74 => self.gauge(sender, write),
             74..75 => self.chat(write),
@@ -236,13 +233,7 @@ impl Maker {
             4 => self.plain(Kind::Timer, "bot.reply.latency", latency, &[("command", command)], write),
             5 => {
                 let result = self.one_of(&["hit", "miss"]);
-                self.plain(
-                    Kind::Counter,
-                    "bot.cache.requests",
-                    1.0,
-                    &[("cache", "profile"), ("result", result)],
-                    write,
-                );
+                self.plain(Kind::Counter, CACHE, 1.0, &[("cache", "profile"), ("result", result)], write);
             }
             6 => self.gauge(sender, write),
             7 => {
