@@ -1,14 +1,15 @@
 //! Finds out what a sample is a sample of, without looking at anything twice.
 //!
-//! In: a parsed line. Out: the bytes that identify its series, and the answer remembered for them.
+//! In: a parsed line. Out: the words that identify its series, and the answer remembered for them.
 //! Not here: names, label text, limits; they run in `map` and `admit`, when an identity is new.
-//! Always: the value of a tag that is bucketed under this spelling is replaced before identity; equal bytes mean
+//! Always: the value of a tag that is bucketed under this spelling is replaced before identity; equal keys mean
 //! equal name, type, tags and so the same series; the cache stays under its bytes.
 //!
-//! Identity bytes are type, name and tags as written, in the order written: another order of tags is another identity
-//! of the same series. Bytes 0xF8 to 0xFF, which no UTF-8 text holds, separate the parts.
+//! An identity is type, name and tags as written, in the order written: another order of tags is another identity of
+//! the same series. [`key`] says how they become words.
 
 pub mod cache;
+pub mod key;
 pub mod users;
 
 use memchr::memchr;
@@ -17,20 +18,22 @@ use crate::config::{Bucketing, Labels, glob_matches};
 use crate::map::name;
 use crate::model::SampleType;
 use crate::parse::{Line, Sample, scan};
+use foldhash::fast::RandomState;
+use key::{Key, Writer};
 use users::UserBuckets;
 
-/// Between name and tags.
-const TAGS: u8 = 0xFF;
-/// Before the four bytes of a bucket number.
-const BUCKET: u8 = 0xFE;
-/// Before a container id.
-const CONTAINER: u8 = 0xFD;
-/// Before the tags in a name.
-const NAME_TAGS: u8 = 0xFC;
-/// Before the rest of a name behind its tags.
-const NAME_REST: u8 = 0xFB;
-/// In place of a tag that is left out, which must not look like an empty, malformed one.
-const GONE: u8 = 0xFA;
+/// The name; with it goes the type.
+const NAME: u8 = 1;
+/// The rest of a name behind its tags.
+const NAME_REST: u8 = 2;
+/// A container id.
+const CONTAINER: u8 = 3;
+/// A run of tags up to their end.
+const TAGS: u8 = 4;
+/// A run of tags up to one that is replaced by a bucket; with it go rule and bucket.
+const BUCKET: u8 = 5;
+/// A run of tags up to one that is left out, which must not look like an empty, malformed one.
+const GONE: u8 = 6;
 
 /// What becomes of one tag before identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,44 +171,46 @@ impl TagRules {
         String::from_utf8_lossy(&out).into_owned()
     }
 
-    /// Writes the identity of a sample into `out` and returns how many tags `labels.drop` took out. `seen` hears of the
-    /// value of each tag that is bucketed under the name it is written by, of observations that lose the tag too.
+    /// Writes the identity of a sample into `key`; returns its hash, and how many tags `labels.drop` took out. `seen`
+    /// hears of the value of each tag that is bucketed under the name it is written by, of observations that lose the
+    /// tag too.
     ///
-    /// Costs a copy of name and tags, and a hash for each value; allocates only when `out` has to grow.
-    #[inline]
-    pub fn identify(&self, line: &Line<'_>, sample: &Sample<'_>, out: &mut Vec<u8>, seen: &mut impl Seen) -> u64 {
-        out.clear();
-        out.push(sample.kind as u8);
-        out.extend_from_slice(line.name);
+    /// Costs a copy of name and tags, and a hash for each value; allocates only when `key` has to grow.
+    #[inline(always)]
+    pub fn identify(
+        &self,
+        line: &Line<'_>,
+        sample: &Sample<'_>,
+        key: &mut Key,
+        state: &RandomState,
+        seen: &mut impl Seen,
+    ) -> (u64, u64) {
+        let mut out = key.start(line.rest, state);
+        out.part(line.name, NAME, sample.kind as u8, 0);
         let observer = sample.kind.is_observer();
         let mut dropped = 0;
         if !line.name_tags.is_empty() || !line.name_rest.is_empty() {
-            out.push(NAME_TAGS);
-            dropped += self.push_tags(line.name_tags, line.style.separator(), observer, out, seen);
-            out.push(NAME_REST);
-            out.extend_from_slice(line.name_rest);
+            dropped += self.tags(line.name_tags, line.style.separator(), observer, &mut out, seen);
+            out.part(line.name_rest, NAME_REST, 0, 0);
         }
         let container = self.container && !sample.container.is_empty();
         let container_first = container && sample.container_is_first();
         if container_first {
-            out.push(CONTAINER);
-            out.extend_from_slice(sample.container);
+            out.part(sample.container, CONTAINER, 0, 0);
         }
-        out.push(TAGS);
         // Of an event only its type is told apart.
         if !sample.tags.is_empty() && sample.kind != SampleType::Event {
-            dropped += self.push_tags(sample.tags, b':', observer, out, seen);
+            dropped += self.tags(sample.tags, b':', observer, &mut out, seen);
         }
         if container && !container_first {
-            out.push(CONTAINER);
-            out.extend_from_slice(sample.container);
+            out.part(sample.container, CONTAINER, 0, 0);
         }
-        dropped
+        (out.end(), dropped)
     }
 
-    /// Copies the tags of `text`, in runs that stretch from one replaced tag to the next.
-    #[inline]
-    fn push_tags(&self, text: &[u8], separator: u8, observer: bool, out: &mut Vec<u8>, seen: &mut impl Seen) -> u64 {
+    /// Appends the tags of `text` in runs that stretch from one replaced tag to the next.
+    #[inline(always)]
+    fn tags(&self, text: &[u8], separator: u8, observer: bool, out: &mut Writer<'_>, seen: &mut impl Seen) -> u64 {
         let (mut start, mut copied, mut dropped) = (0, 0, 0);
         while let Some(byte) = text.get(start) {
             let mask = self.first[usize::from(*byte)];
@@ -213,7 +218,7 @@ impl TagRules {
             if mask != 0
                 && let Some((action, value)) = self.find(mask, text, start, end, separator)
             {
-                out.extend_from_slice(&text[copied..start]);
+                let run = &text[copied..start];
                 copied = end;
                 match action {
                     TagAction::Bucket(rule) => {
@@ -222,21 +227,20 @@ impl TagRules {
                         let hash = buckets.hash(value);
                         seen.seen(rule, hash, value);
                         if !observer || buckets.observers {
-                            let number = buckets.number_of(value, hash).to_le_bytes();
-                            out.extend_from_slice(&[BUCKET, rule, number[0], number[1], number[2], number[3]]);
+                            out.part(run, BUCKET, rule, buckets.number_of(value, hash));
                         } else {
-                            out.push(GONE);
+                            out.part(run, GONE, 0, 0);
                         }
                     }
                     _ => {
-                        out.push(GONE);
+                        out.part(run, GONE, 0, 0);
                         dropped += 1;
                     }
                 }
             }
             start = end + 1;
         }
-        out.extend_from_slice(&text[copied..]);
+        out.part(&text[copied..], TAGS, 0, 0);
         dropped
     }
 

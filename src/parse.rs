@@ -26,6 +26,8 @@ use tags::TagStyle;
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
     text: &'a [u8],
+    /// The line and all behind it in its datagram: what may be read, though it means nothing here.
+    pub rest: &'a [u8],
     /// The name before any tags in it.
     pub name: &'a [u8],
     /// What follows the closing bracket of SignalFX tags; belongs to the name.
@@ -83,6 +85,7 @@ impl<'a> Line<'a> {
     pub fn new(text: &'a [u8], dialects: &Parse) -> Self {
         Self {
             text,
+            rest: text,
             name: &[],
             name_rest: &[],
             name_tags: &[],
@@ -198,15 +201,10 @@ impl<'a> Line<'a> {
                 pipe
             }
         };
-        let (kind, end) = match &text[pipe + 1..] {
-            [b'c'] | [b'c', b'|' | b':', ..] => (SampleType::Counter, pipe + 2),
-            [b'g'] | [b'g', b'|' | b':', ..] => (SampleType::Gauge, pipe + 2),
-            [b'm', b's'] | [b'm', b's', b'|' | b':', ..] => (SampleType::Timer, pipe + 3),
-            [b'h'] | [b'h', b'|' | b':', ..] => (SampleType::Histogram, pipe + 2),
-            [b'd'] | [b'd', b'|' | b':', ..] => (SampleType::Distribution, pipe + 2),
-            [b's'] | [b's', b'|' | b':', ..] => (SampleType::Set, pipe + 2),
-            _ => return Err(Refusal::new(DropReason::UnknownType, pipe + 1)),
+        let Some((kind, length)) = sample_type(&text[pipe + 1..]) else {
+            return Err(Refusal::new(DropReason::UnknownType, pipe + 1));
         };
+        let end = pipe + 1 + length;
         sample.kind = kind;
         sample.type_at = pipe + 1;
         if kind == SampleType::Set {
@@ -346,6 +344,31 @@ impl<'a> Iterator for Numbers<'a> {
             return Some(number::parse(piece).map_err(|reason| (reason, piece)));
         }
     }
+}
+
+/// The type that `text` begins with, and its length; behind it the line ends, or a field or a further sample begins.
+///
+/// By a table, since which type comes next is anybody's guess.
+#[inline(always)]
+fn sample_type(text: &[u8]) -> Option<(SampleType, usize)> {
+    const TYPES: [Option<SampleType>; 256] = {
+        let mut types = [None; 256];
+        types[b'c' as usize] = Some(SampleType::Counter);
+        types[b'g' as usize] = Some(SampleType::Gauge);
+        types[b'm' as usize] = Some(SampleType::Timer);
+        types[b'h' as usize] = Some(SampleType::Histogram);
+        types[b'd' as usize] = Some(SampleType::Distribution);
+        types[b's' as usize] = Some(SampleType::Set);
+        types
+    };
+    let letter = *text.first()?;
+    let kind = TYPES[usize::from(letter)]?;
+    // Of the letters above, only `m` has a second.
+    let timer = letter == b'm';
+    let second = text.get(1).copied().unwrap_or(b'|');
+    let behind = text.get(1 + usize::from(timer)).copied().unwrap_or(b'|');
+    let fits = (!timer | (second == b's')) & ((behind == b'|') | (behind == b':'));
+    fits.then_some((kind, 1 + usize::from(timer)))
 }
 
 /// Applies `sample.rate` to its weight.

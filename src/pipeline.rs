@@ -7,7 +7,6 @@
 //! whole lease of cells); new rules take effect between datagrams, never inside one.
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use crate::clock::{self, Tick};
 use crate::config::{Config, GaugeSign, Parse, Rule, Sampling, SamplingMode};
 use crate::identity::TagRules;
 use crate::identity::cache::{Cache, Stored};
+use crate::identity::key::Key;
 use crate::insight::{Insight, Watcher};
 use crate::map::labels::LabelSet;
 use crate::map::{Kind, Mapper, Resolved, TagDrops};
@@ -150,7 +150,7 @@ struct Stages {
     cached_under: Arc<Rules>,
     cache: Cache<Answer>,
     hasher: RandomState,
-    identity: Vec<u8>,
+    identity: Key,
     resolved: Resolved,
     labels: Vec<u8>,
     store: Arc<Store>,
@@ -202,7 +202,7 @@ impl Pipeline {
             exact: false,
             cached_under,
             hasher: RandomState::default(),
-            identity: Vec::new(),
+            identity: Key::default(),
             resolved: Resolved::default(),
             labels: Vec::new(),
             recorder: store.recorder(worker),
@@ -261,11 +261,11 @@ impl Pipeline {
         let mut start = 0;
         while start < datagram.len() {
             let end = scan::find(datagram, start, b'\n');
-            let line = &datagram[start..end];
+            let (line, rest) = (&datagram[start..end], &datagram[start..]);
             start = end + 1;
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             if !line.is_empty() {
-                stages.line(rules, line, ascii);
+                stages.line(rules, line, rest, ascii);
             }
         }
     }
@@ -344,17 +344,18 @@ impl Stages {
         self.packer = rules.relay.clone().map(Packer::new);
     }
 
+    /// Takes a line to its end; `rest` is what of the datagram begins with it.
     #[inline(always)]
-    fn line(&mut self, rules: &Rules, text: &[u8], ascii: bool) {
+    fn line(&mut self, rules: &Rules, text: &[u8], rest: &[u8], ascii: bool) {
         self.tally.add(Count::Lines, 1);
         let outcome = if text.len() > rules.max_line_bytes {
             Err(Refusal::new(DropReason::LineTooLong, rules.max_line_bytes))
         } else if !ascii && std::str::from_utf8(text).is_err() {
             Err(Refusal::new(DropReason::InvalidUtf8, 0))
         } else if self.sampler.thins() {
-            self.thinned(rules, text)
+            self.thinned(rules, text, rest)
         } else {
-            self.samples::<false>(rules, text, 1.0)
+            self.samples::<false>(rules, text, rest, 1.0)
         };
         if let Err(refusal) = outcome {
             self.tally.dropped(refusal.reason);
@@ -379,7 +380,7 @@ impl Stages {
 
     /// The same under sampling: draws for a line before it is read, where it is one that may be left out.
     #[inline(never)]
-    fn thinned(&mut self, rules: &Rules, text: &[u8]) -> Result<(), Refusal> {
+    fn thinned(&mut self, rules: &Rules, text: &[u8], rest: &[u8]) -> Result<(), Refusal> {
         let mut weight = 1.0;
         // A client says little of itself, and loss of all things must be exact.
         let of_client = rules.parse.client_telemetry && text.starts_with(client::PREFIX);
@@ -392,18 +393,25 @@ impl Stages {
                 }
             }
         }
-        self.samples::<true>(rules, text, weight)
+        self.samples::<true>(rules, text, rest, weight)
     }
 
     /// Reads a line; with `WEIGHED`, its samples stand for `weight` lines each.
     #[inline(always)]
-    fn samples<const WEIGHED: bool>(&mut self, rules: &Rules, text: &[u8], weight: f64) -> Result<(), Refusal> {
+    fn samples<const WEIGHED: bool>(
+        &mut self,
+        rules: &Rules,
+        text: &[u8],
+        rest: &[u8],
+        weight: f64,
+    ) -> Result<(), Refusal> {
         if text[0] == b'_' && message::is_message(text) {
             let (line, sample) = message::message(text, &rules.parse)?;
             self.sample(rules, text, &line, &sample);
             return Ok(());
         }
         let mut line = Line::new(text, &rules.parse);
+        line.rest = rest;
         line.read_name(&rules.parse)?;
         let mut sample = Sample::default();
         let mut next = Some(line.body);
@@ -439,14 +447,11 @@ impl Stages {
         {
             return self.note(rules, text, reason);
         }
-        let dropped = rules.tags.identify(line, sample, &mut self.identity, &mut self.watcher);
+        let (hash, dropped) = rules.tags.identify(line, sample, &mut self.identity, &self.hasher, &mut self.watcher);
         if dropped > 0 {
             self.tally.tags_dropped(TagDropReason::Dropped, dropped);
         }
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write(&self.identity);
-        let hash = hasher.finish();
-        let outcome = match self.cache.get(hash, &self.identity) {
+        let outcome = match self.cache.get(hash, self.identity.words()) {
             Some(answer) if self.now < answer.again_at => {
                 self.tally.add(Count::CacheHits, 1);
                 answer.take(rules, sample, &mut self.recorder, &mut self.leases, &mut self.tally)
@@ -521,7 +526,7 @@ impl Stages {
         let answer = Answer { outcome, scale, mapped, overflow, family, again_at, tag_drops };
         let outcome = answer.take(rules, sample, &mut self.recorder, &mut self.leases, &mut self.tally);
         if sight != Sight::First {
-            self.cache.insert(hash, &self.identity, answer);
+            self.cache.insert(hash, self.identity.words(), answer);
         }
         outcome
     }

@@ -16,9 +16,11 @@ impl Bounds {
     }
 
     /// The bucket that takes `value`: the first whose bound is not below it, the last for what is above all.
+    ///
+    /// Looks at all bounds: to stop at the right one costs more, as no CPU foresees which it is.
     #[inline]
     pub fn place(&self, value: f64) -> usize {
-        self.upper.iter().position(|bound| value <= *bound).unwrap_or(self.upper.len())
+        self.upper.iter().map(|bound| usize::from(*bound < value)).sum()
     }
 
     /// Buckets, `+Inf` among them.

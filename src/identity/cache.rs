@@ -1,6 +1,6 @@
 //! Remembers the answer for identities that come again.
 //!
-//! In: identity bytes and their hash. Out: what was stored for them.
+//! In: the words of an identity and their hash. Out: what was stored for them.
 //! Always: entries, keys, table and what the values keep on the heap stay under the limit in bytes, the allocator's
 //! share and room to grow included; an identity is stored at its second sight, so a stream of one-off values passes by
 //! without pushing hot identities out.
@@ -11,6 +11,7 @@
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
 
+use super::key::{SHORTEST_BYTES, same};
 use crate::model::heap_bytes;
 
 /// Rows of identities seen once lately, by part of their hash; one more sight in a full row forgets any of the others.
@@ -52,7 +53,7 @@ pub struct Cache<T> {
 #[derive(Debug)]
 struct Entry<T> {
     hash: u64,
-    key: Box<[u8]>,
+    key: Box<[u64]>,
     /// `None` in a free place.
     value: Option<T>,
     used: bool,
@@ -63,7 +64,7 @@ impl<T: Stored> Cache<T> {
     pub fn new(limit: usize) -> Self {
         Self {
             table: HashTable::new(),
-            entries: Vec::with_capacity(limit / (Self::PLACE_BYTES + heap_bytes(1))),
+            entries: Vec::with_capacity(limit / (Self::PLACE_BYTES + heap_bytes(SHORTEST_BYTES))),
             free: NO_PLACE,
             hand: 0,
             bytes: 0,
@@ -80,9 +81,9 @@ impl<T: Stored> Cache<T> {
 
     /// What is stored for `key`.
     #[inline]
-    pub fn get(&mut self, hash: u64, key: &[u8]) -> Option<&T> {
+    pub fn get(&mut self, hash: u64, key: &[u64]) -> Option<&T> {
         let entries = &self.entries;
-        let place = *self.table.find(hash, |place| *entries[*place as usize].key == *key)?;
+        let place = *self.table.find(hash, |place| same(&entries[*place as usize].key, key))?;
         let entry = &mut self.entries[place as usize];
         entry.used = true;
         entry.value.as_ref()
@@ -102,8 +103,8 @@ impl<T: Stored> Cache<T> {
     }
 
     /// Stores `value` for `key`, in place of what is stored for it; the least recently used give way.
-    pub fn insert(&mut self, hash: u64, key: &[u8], value: T) {
-        let cost = heap_bytes(key.len()) + value.heap_bytes();
+    pub fn insert(&mut self, hash: u64, key: &[u64], value: T) {
+        let cost = heap_bytes(size_of_val(key)) + value.heap_bytes();
         if self.entries.len().max(1) * Self::PLACE_BYTES + cost > self.limit {
             return;
         }
@@ -114,7 +115,7 @@ impl<T: Stored> Cache<T> {
         let entries = &self.entries;
         let found = self.table.entry(
             hash,
-            |place| *entries[*place as usize].key == *key,
+            |place| same(&entries[*place as usize].key, key),
             |place| entries[*place as usize].hash,
         );
         let slot = match found {
@@ -208,7 +209,7 @@ impl<T: Stored> Cache<T> {
 /// Empties the entry at `place`, which the table names no more, and says what its key and value took.
 fn forget<T: Stored>(entries: &mut [Entry<T>], free: &mut u32, place: u32) -> usize {
     let entry = &mut entries[place as usize];
-    let taken = heap_bytes(entry.key.len()) + entry.value.take().map_or(0, |value| value.heap_bytes());
+    let taken = heap_bytes(size_of_val(&*entry.key)) + entry.value.take().map_or(0, |value| value.heap_bytes());
     entry.key = Box::default();
     entry.hash = (*free).into();
     *free = place;
@@ -236,7 +237,7 @@ mod tests {
     }
 
     fn see(cache: &mut Cache<u64>, n: u64) -> bool {
-        let key = n.to_le_bytes();
+        let key = [n, 0, 0, 0];
         if cache.get(hash(n), &key).is_some_and(|value| *value == n) {
             return true;
         }
@@ -256,16 +257,16 @@ mod tests {
     #[test]
     fn equal_hashes_of_unequal_keys_stay_apart() {
         let mut cache = Cache::new(1 << 20);
-        for key in [b"a", b"b"] {
-            cache.insert(5, key, u64::from(key[0]));
+        for key in [97, 98] {
+            cache.insert(5, &[key; 4], key);
         }
-        assert_eq!((cache.get(5, b"a").copied(), cache.get(5, b"b").copied()), (Some(97), Some(98)));
-        assert_eq!(cache.get(5, b"c"), None);
+        assert_eq!((cache.get(5, &[97; 4]).copied(), cache.get(5, &[98; 4]).copied()), (Some(97), Some(98)));
+        assert_eq!(cache.get(5, &[99; 4]), None);
     }
 
     #[test]
     fn one_off_values_do_not_push_hot_identities_out() {
-        let mut cache = Cache::new(100 * cost(8, 32));
+        let mut cache = Cache::new(100 * cost(32, 32));
         for _ in 0..3 {
             (0..50).for_each(|n| {
                 see(&mut cache, n);
@@ -285,7 +286,7 @@ mod tests {
             let mut cache = Cache::new(1 << 20);
             // They differ in the upper half alone, so all of them share a row.
             let mut look = |n: u64| {
-                let (hash, key) = (n << 33 | 7, n.to_le_bytes());
+                let (hash, key) = (n << 33 | 7, [n; 4]);
                 let known = cache.get(hash, &key).is_some();
                 if !known && cache.sighted(hash) {
                     cache.insert(hash, &key, n);
@@ -301,7 +302,7 @@ mod tests {
     fn the_limit_in_bytes_holds_and_the_unused_give_way_first() {
         // Only even numbers, which keep nothing beside themselves.
         let see = |cache: &mut Cache<u64>, n: u64| see(cache, 2 * n);
-        let mut cache = Cache::new(10 * cost(8, 0));
+        let mut cache = Cache::new(10 * cost(32, 0));
         for n in 0..10 {
             see(&mut cache, n);
             see(&mut cache, n);
@@ -320,22 +321,22 @@ mod tests {
     #[test]
     fn a_key_larger_than_the_cache_is_not_stored() {
         let mut cache = Cache::new(100);
-        cache.insert(1, &[0; 200], 1);
+        cache.insert(1, &[0; 28], 1);
         assert!(cache.is_empty());
     }
 
     #[test]
     fn what_is_not_retained_makes_room() {
         let mut cache = Cache::new(1 << 20);
-        (0..100).for_each(|n| cache.insert(hash(n), &n.to_le_bytes(), n));
+        (0..100).for_each(|n| cache.insert(hash(n), &[n; 4], n));
         let bytes = cache.bytes;
         cache.retain(|n| n % 2 == 0);
-        assert_eq!((cache.len(), cache.bytes, cache.evictions()), (50, bytes - 50 * (32 + 32), 0));
+        assert_eq!((cache.len(), cache.bytes, cache.evictions()), (50, bytes - 50 * (heap_bytes(32) + 32), 0));
         for n in 0..100 {
-            let found = cache.get(hash(n), &n.to_le_bytes()).copied();
+            let found = cache.get(hash(n), &[n; 4]).copied();
             assert_eq!(found, (n % 2 == 0).then_some(n));
         }
-        (100..150).for_each(|n| cache.insert(hash(n), &n.to_le_bytes(), n));
+        (100..150).for_each(|n| cache.insert(hash(n), &[n; 4], n));
         assert_eq!((cache.len(), cache.bytes, cache.entries.len()), (100, bytes - 25 * 32, 100));
     }
 
@@ -343,7 +344,7 @@ mod tests {
     fn what_a_value_keeps_on_the_heap_is_counted_when_it_comes_changes_and_goes() {
         let mut cache = Cache::new(1 << 20);
         let mut counted = |value: u64| {
-            cache.insert(7, b"key", value);
+            cache.insert(7, &[1, 2, 3, 4], value);
             cache.bytes
         };
         let (without, with) = (counted(2), counted(1));
@@ -357,8 +358,8 @@ mod tests {
         let mut cache = Cache::new(100_000);
         let room = cache.entries.capacity();
         for n in 0..10_000_u64 {
-            cache.insert(hash(n), &(n as u8).to_le_bytes(), 2);
-            cache.insert(hash(n), &n.to_le_bytes(), 2 * n);
+            cache.insert(hash(n), &[n as u8 as u64; 4], 2);
+            cache.insert(hash(n), &[n; 4], 2 * n);
             assert!(cache.table.allocation_size() <= TABLE_BYTES * 2 / 3 * cache.len().max(28));
         }
         assert_eq!((cache.entries.capacity(), cache.len() > room * 9 / 10), (room, true));
@@ -368,25 +369,25 @@ mod tests {
     #[test]
     fn long_keys_have_what_places_for_short_ones_left() {
         let mut cache = Cache::new(100_000);
-        (0..5000_u64).for_each(|n| cache.insert(hash(n), &n.to_le_bytes(), 2));
+        (0..5000_u64).for_each(|n| cache.insert(hash(n), &[n; 4], 2));
         let places = cache.entries.len() * Cache::<u64>::PLACE_BYTES;
-        assert!(places > 60_000, "{places}");
-        (0..500_u64).for_each(|n| cache.insert(hash(n), &[n as u8; 1000], 2));
-        let keys: usize = cache.entries.iter().map(|entry| heap_bytes(entry.key.len())).sum();
+        assert!(places > 50_000, "{places}");
+        (0..500_u64).for_each(|n| cache.insert(hash(n), &[n; 128], 2));
+        let keys: usize = cache.entries.iter().map(|entry| heap_bytes(size_of_val(&*entry.key))).sum();
         assert!(
             places + keys <= 100_000 && places + keys > 98_000 && cache.bytes == places + keys,
             "{places} and {keys}"
         );
         // What would not fit beside the places pushes nothing out.
         let (entries, evictions) = (cache.len(), cache.evictions());
-        cache.insert(1, &[0; 60_000], 2);
+        cache.insert(1, &[0; 7_500], 2);
         assert_eq!((cache.len(), cache.evictions()), (entries, evictions));
     }
 
     #[test]
     fn a_later_value_takes_the_place_of_an_earlier_one() {
         let mut cache = Cache::new(1 << 20);
-        [1, 2].into_iter().for_each(|value| cache.insert(7, b"key", value));
-        assert_eq!((cache.get(7, b"key").copied(), cache.len()), (Some(2), 1));
+        [1, 2].into_iter().for_each(|value| cache.insert(7, &[1, 2, 3, 4], value));
+        assert_eq!((cache.get(7, &[1, 2, 3, 4]).copied(), cache.len()), (Some(2), 1));
     }
 }

@@ -14,9 +14,9 @@ fn identify(set: &[&str], text: &str) -> (Vec<u8>, u64) {
     let rules = TagRules::new(&config.bucketing, &config.labels, config.parse.container_id_label.is_some());
     let line = Line::parse(text.as_bytes(), &config.parse).expect(text);
     let sample = line.sample(line.body).expect(text);
-    let mut out = b"what was there before".to_vec();
-    let dropped = rules.identify(&line, &sample, &mut out, &mut ());
-    (out, dropped)
+    let mut out = Key::default();
+    let (_, dropped) = rules.identify(&line, &sample, &mut out, &RandomState::default(), &mut ());
+    (out.words().iter().flat_map(|word| word.to_le_bytes()).collect(), dropped)
 }
 
 fn rules(set: &[&str]) -> TagRules {

@@ -49,6 +49,28 @@ fn scatter(n: u64) -> u64 {
     n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40
 }
 
+/// What a bot with 100,000 users sends, the heaviest of them most: 40 % of lines count users, 20 % a cache, 15 % are
+/// gauges, 20 % timers, 5 % histograms.
+fn bot_profile(n: u64, out: &mut String) {
+    let (dice, random) = (scatter(n) % 100, scatter(n ^ 0xA5A5));
+    // By Zipf's law the logarithm of the rank is spread evenly.
+    let user = 100_000f64.powf(random as f64 / (1u64 << 24) as f64) as u64;
+    let kind = ["message", "photo", "voice", "callback", "sticker", "command", "inline", "edit"][(random % 8) as usize];
+    let (tenths, command) = (random % 5000, ["start", "help", "settings", "play"][(random % 4) as usize]);
+    let ms = tenths as f64 / 10.0;
+    match dice {
+        0..30 => write!(out, "bot.messages:1|c|#user_id:{},activity_type:{kind}", 100_000_000 + user * 7919),
+        30..40 => write!(out, "bot.messages:1|c|@0.1|#user_id:{},activity_type:{kind}", 100_000_000 + user * 7919),
+        40..58 => write!(out, "bot.cache.requests:1|c|#cache:profile,result:hit"),
+        58..60 => write!(out, "bot.cache.requests:1|c|#cache:profile,result:miss"),
+        60..75 => write!(out, "bot.queue.size:{}|g|#queue:outbox", tenths / 8),
+        75..85 => write!(out, "bot.update.duration:{ms}|ms|#type:{kind}"),
+        85..95 => write!(out, "bot.reply.latency:{ms}|ms|#command:{command}"),
+        _ => write!(out, "bot.payload.size:{tenths}|h|#type:{kind}"),
+    }
+    .expect("text");
+}
+
 fn ingest(c: &mut Criterion) {
     let mut group = c.benchmark_group("ingest");
     group.throughput(Throughput::Elements(DATAGRAMS * LINES));
@@ -72,6 +94,7 @@ fn ingest(c: &mut Criterion) {
     let most = ["rate_limit.samples_per_second=4294967295", "rate_limit.family_samples_per_second=4294967295"];
     hot_under("under_both_quotas", &most, &tagged);
     let mut hot = |name: &str, write: &dyn Fn(u64, &mut String)| hot_under(name, &[], write);
+    hot("bot_profile", &bot_profile);
     hot("hot_without_tags", &|n, out| write!(out, "bot.messages.{}:1|c", kind(n)).expect("text"));
     hot("hot_with_tags", &tagged);
     hot("hot_bucketed_user", &|n, out| {
