@@ -19,8 +19,8 @@ mod sweep;
 mod tables;
 mod values;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::admit::Gate;
@@ -148,6 +148,8 @@ pub struct Wanted<'a> {
 #[derive(Debug)]
 pub struct Store {
     tables: Mutex<Tables>,
+    /// How many workers wait for the tables.
+    waiting: AtomicUsize,
     shards: Vec<Arc<Shard>>,
     gauges: Arc<Shard>,
     /// For each shard what its sketches grow into.
@@ -171,6 +173,7 @@ impl Store {
         let budget = Arc::new(Budget::default());
         Self {
             tables: Mutex::new(Tables::new(workers, budget.clone())),
+            waiting: AtomicUsize::new(0),
             shards: (0..workers).map(|_| Arc::default()).collect(),
             gauges: Arc::default(),
             arenas: (0..workers).map(|_| Arc::new(Arena::new(budget.clone()))).collect(),
@@ -224,10 +227,15 @@ impl Store {
         text: &mut Vec<u8>,
         gate: &Gate,
     ) -> Result<Placed, DropReason> {
-        let mut tables = self.lock();
+        let mut tables = self.lock_soon();
         let placed = tables.place(&wanted, labels, text, gate);
         self.publish(&tables);
         placed
+    }
+
+    /// Whether a new series waits for the lock.
+    pub fn is_wanted(&self) -> bool {
+        self.waiting.load(Relaxed) > 0
     }
 
     /// Locks the store for reading; new series wait meanwhile, samples of known ones do not.
@@ -255,6 +263,34 @@ impl Store {
         if tables.limited.len() > tables.limited_told.get() {
             tables.limited_told.set(tables.limited.len());
             self.books.limited.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&tables.limited);
+        }
+    }
+
+    /// Locks the tables for a new series.
+    ///
+    /// A scrape takes the lock again and again, some 20 us each time and as long in between: who went to sleep at once
+    /// would wake up into the next of them.
+    fn lock_soon(&self) -> MutexGuard<'_, Tables> {
+        const TRIES: usize = 256;
+        if let Some(tables) = self.try_lock() {
+            return tables;
+        }
+        self.waiting.fetch_add(1, Relaxed);
+        let soon = (0..TRIES).find_map(|_| {
+            std::thread::yield_now();
+            self.try_lock()
+        });
+        let tables = soon.unwrap_or_else(|| self.lock());
+        self.waiting.fetch_sub(1, Relaxed);
+        tables
+    }
+
+    /// The lock if nobody has it.
+    fn try_lock(&self) -> Option<MutexGuard<'_, Tables>> {
+        match self.tables.try_lock() {
+            Ok(tables) => Some(tables),
+            Err(TryLockError::Poisoned(tables)) => Some(tables.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 
@@ -332,8 +368,16 @@ impl Reader<'_> {
     /// values.
     pub fn histogram(&self, histogram: &Histogram, series: &Series, counts: &mut Vec<f64>) -> f64 {
         counts.clear();
-        counts.extend((0..histogram.bounds.buckets()).map(|place| self.sum(series.cell.plus(1 + place))));
-        self.sum(series.cell.plus(histogram.sum()))
+        counts.resize(histogram.bounds.buckets(), 0.0);
+        let mut sum = 0.0;
+        for shard in &self.shards {
+            let Some(cells) = shard.run(series.cell.plus(1), histogram.sum()) else { continue };
+            let (last, buckets) = cells.split_last().expect("the sum is behind the buckets");
+            let add = |(count, cell): (&mut f64, &AtomicU64)| *count += f64::from_bits(cell.load(Relaxed));
+            counts.iter_mut().zip(buckets).for_each(add);
+            sum += f64::from_bits(last.load(Relaxed));
+        }
+        sum
     }
 
     /// The native buckets of a histogram into `merged`; none if it has no such.

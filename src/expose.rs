@@ -19,11 +19,37 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::aggregate::Store;
+use crate::aggregate::shape::Shape;
 use crate::config::Format;
 use crate::telemetry::Telemetry;
 
 /// About how long a piece is, bytes; one more line may run over it, or the own metrics, which are one piece.
 pub const PIECE_BYTES: usize = 64 * 1024;
+
+/// How long making a piece may take, where series take long to read and are short to write. New series wait meanwhile.
+const PIECE_TIME: Duration = Duration::from_micros(100);
+
+/// Where a piece that is made under the store's lock ends.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    bytes: usize,
+    begun: Instant,
+}
+
+impl End {
+    /// That of a piece which begins now, behind what is in `out`.
+    fn of(out: &[u8]) -> Self {
+        Self { bytes: out.len() + PIECE_BYTES, begun: Instant::now() }
+    }
+
+    /// Whether it is reached behind a series of this shape. One at least is in a piece, whatever it takes.
+    #[inline]
+    fn is_reached(self, shape: &Shape, out: &[u8]) -> bool {
+        // Sets and summaries are put together of up to thousands of entries; others are as long as what they write.
+        let is_slow = matches!(shape, Shape::Set(_) | Shape::Summary(_));
+        out.len() >= self.bytes || is_slow && self.begun.elapsed() >= PIECE_TIME
+    }
+}
 
 /// Series that a scrape can walk.
 pub trait SeriesSource: Send + Sync {
@@ -34,9 +60,41 @@ pub trait SeriesSource: Send + Sync {
 impl SeriesSource for Arc<Store> {
     fn begin(&self, format: Format) -> Box<dyn Pieces> {
         match format {
-            Format::Protobuf => Box::new(protobuf::UserProtobuf::new(self.clone())),
-            Format::Text | Format::OpenMetrics => Box::new(text::UserText::new(self.clone(), format)),
+            Format::Protobuf => Box::new(Turns::new(self.clone(), protobuf::UserProtobuf::new(self.clone()))),
+            Format::Text | Format::OpenMetrics => {
+                Box::new(Turns::new(self.clone(), text::UserText::new(self.clone(), format)))
+            }
         }
+    }
+}
+
+/// Pieces made under the store's lock. If new series wait for it, it is left to them between two pieces for as long as
+/// it was held; what a piece takes to be compressed and sent counts.
+#[derive(Debug)]
+struct Turns<P> {
+    store: Arc<Store>,
+    pieces: P,
+    held: Duration,
+    freed: Instant,
+}
+
+impl<P> Turns<P> {
+    fn new(store: Arc<Store>, pieces: P) -> Self {
+        Self { store, pieces, held: Duration::ZERO, freed: Instant::now() }
+    }
+}
+
+impl<P: Pieces> Pieces for Turns<P> {
+    fn next(&mut self, out: &mut Vec<u8>) -> bool {
+        while self.store.is_wanted() && self.freed.elapsed() < self.held {
+            std::thread::yield_now();
+        }
+        let begun = Instant::now();
+        let more = self.pieces.next(out);
+        self.freed = Instant::now();
+        // It may have taken long because it lost its processor.
+        self.held = self.freed.duration_since(begun).min(2 * PIECE_TIME);
+        more
     }
 }
 
@@ -226,6 +284,22 @@ mod tests {
         assert_eq!(refreshed.load(Ordering::Relaxed), 2);
         assert_eq!(exposer.telemetry().scrapes(Format::Text), 1);
         assert_eq!(exposer.telemetry().scrapes(Format::OpenMetrics), 1);
+    }
+
+    #[test]
+    fn a_piece_ends_by_its_length_and_of_what_takes_long_to_read_by_time_as_well() {
+        let set = Shape::set(Duration::from_secs(60), 1024);
+        let now = Instant::now();
+        let [fresh, old] = [now + Duration::from_secs(3600), now - PIECE_TIME].map(|begun| End { bytes: 4, begun });
+        for (end, out, counter_ends, set_ends) in [
+            (fresh, &b"123"[..], false, false),
+            (fresh, b"1234", true, true),
+            (old, b"1", false, true),
+            (old, b"1234", true, true),
+        ] {
+            assert_eq!(end.is_reached(&Shape::Counter, out), counter_ends, "{end:?} {out:?}");
+            assert_eq!(end.is_reached(&set, out), set_ends, "{end:?} {out:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! declared here, in [`FAMILIES`], and no other is exposed, but for those of [`statsd_exporter`] if asked for.
 
 pub mod history;
+mod process;
 pub mod refusals;
 mod registry;
 

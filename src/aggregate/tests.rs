@@ -341,6 +341,23 @@ fn admits_says_what_record_says_of_a_new_series() {
 }
 
 #[test]
+fn a_new_series_that_waits_for_a_reader_is_known_to_wait() {
+    let bench = Bench::new(wide());
+    assert!(!bench.store.is_wanted());
+    std::thread::scope(|scope| {
+        let reader = bench.store.read();
+        let placed = scope.spawn(|| bench.place("a", Kind::Counter, ""));
+        while !bench.store.is_wanted() {
+            std::thread::yield_now();
+        }
+        assert!(reader.families().is_empty());
+        drop(reader);
+        assert!(placed.join().expect("no panic").is_ok());
+    });
+    assert!(!bench.store.is_wanted());
+}
+
+#[test]
 fn a_place_found_again_is_the_same_series() {
     let bench = Bench::new(wide());
     for _ in 0..3 {

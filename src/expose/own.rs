@@ -10,6 +10,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use memchr::{memchr, memchr_iter};
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
 
@@ -42,7 +43,7 @@ pub fn text(registry: &Registry, out: &mut String) -> fmt::Result {
 fn rewrite(source: &str, out: &mut String) {
     // `# HELP` comes first, but only `# TYPE` says how the family is to be called.
     let mut help: Option<(&str, &str)> = None;
-    for line in source.lines() {
+    for line in lines(source) {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             help = Some(rest.split_once(' ').unwrap_or((rest, "")));
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
@@ -67,10 +68,16 @@ fn rewrite(source: &str, out: &mut String) {
     }
 }
 
+/// The lines of a text in which each ends with a newline; found faster than `str::lines` does.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut start = 0;
+    memchr_iter(b'\n', text.as_bytes()).map(move |end| &text[std::mem::replace(&mut start, end + 1)..end])
+}
+
 /// Appends text 0.0.4 as [`text`] writes it to `out` as delimited messages; counters and histograms started at
 /// `started`, since 1970.
 pub fn protobuf(text: &str, started: Duration, out: &mut Vec<u8>) {
-    let mut lines = text.lines().peekable();
+    let mut lines = lines(text).peekable();
     let mut help = "";
     while let Some(line) = lines.next() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
@@ -142,6 +149,9 @@ impl<'a> OwnHistogram<'a> {
 
 /// A sample line up to its exemplar, if it has one.
 fn without_exemplar(line: &str) -> &str {
+    if memchr(b'#', line.as_bytes()).is_none() {
+        return line;
+    }
     let mut quoted = false;
     let mut escaped = false;
     for (at, byte) in line.bytes().enumerate() {

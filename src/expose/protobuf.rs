@@ -21,7 +21,7 @@ use std::time::Duration;
 use memchr::{memchr, memchr2};
 
 use self::wire::{bytes, delimited, double, message, sint, uint};
-use super::{PIECE_BYTES, Pieces};
+use super::{End, Pieces};
 use crate::aggregate::shape::{Histogram, Shape};
 use crate::aggregate::sketch::bins::{self, Bin, Merged};
 use crate::aggregate::sketch::grid;
@@ -125,7 +125,7 @@ impl UserProtobuf {
 
 impl Pieces for UserProtobuf {
     fn next(&mut self, out: &mut Vec<u8>) -> bool {
-        let enough = out.len() + PIECE_BYTES;
+        let end = End::of(out);
         let store = self.store.clone();
         // At a hundred nanoseconds a series a piece holds this lock for less than 100 us.
         let reader = store.read();
@@ -136,8 +136,7 @@ impl Pieces for UserProtobuf {
             let family = slot.as_ref().filter(|family| self.series == 0 || family.serial() == self.serial);
             if let Some(family) = family {
                 self.serial = family.serial();
-                self.write_series(&reader, family, enough, &mut scratch, out);
-                if out.len() >= enough {
+                if self.write_series(&reader, family, end, &mut scratch, out) {
                     return true;
                 }
             }
@@ -149,22 +148,23 @@ impl Pieces for UserProtobuf {
 }
 
 impl UserProtobuf {
-    /// Writes one message with the series that are left of a family, until `out` is `enough` bytes long; none if none
-    /// are.
+    /// Writes one message with the series that are left of a family, until the `end` of the piece; none if none are.
+    /// Says whether that is reached.
     fn write_series(
         &mut self,
         reader: &Reader<'_>,
         family: &Family,
-        enough: usize,
+        end: End,
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
-    ) {
+    ) -> bool {
         let series = family.series();
         let Some(ahead) = series.get(self.series..).and_then(|left| left.iter().position(Option::is_some)) else {
             self.series = self.series.max(series.len());
-            return;
+            return false;
         };
         self.series += ahead;
+        let mut is_full = false;
         write_family(family.name(), family.help(), family.kind().into(), out, |out| {
             // One at least, or a head at the end of a piece would be a message without a metric.
             while let Some(slot) = series.get(self.series) {
@@ -172,11 +172,13 @@ impl UserProtobuf {
                 if let Some(series) = slot {
                     write_user_metric(reader, family, series, scratch, out);
                 }
-                if out.len() >= enough {
+                is_full = end.is_reached(family.shape(), out);
+                if is_full {
                     break;
                 }
             }
         });
+        is_full
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::{PIECE_BYTES, Pieces};
+use super::{End, Pieces};
 use crate::aggregate::shape::Shape;
 use crate::aggregate::sketch::bins::Merged;
 use crate::aggregate::{Family, Reader, Series, Store};
@@ -45,6 +45,8 @@ struct Observed {
     line: usize,
     /// What a `_created` line says.
     made: f64,
+    /// What each of the lines begins with.
+    head: Vec<u8>,
 }
 
 /// A series that may be gone by the time the next piece is made.
@@ -64,9 +66,9 @@ impl UserText {
 
 impl Pieces for UserText {
     fn next(&mut self, out: &mut Vec<u8>) -> bool {
-        let enough = out.len() + PIECE_BYTES;
+        let end = End::of(out);
         if let Some(Open { name, labels, shape }) = &self.open {
-            if !self.read.write(name, labels, shape, self.created.as_deref(), enough, out) {
+            if !self.read.write(name, labels, shape, self.created.as_deref(), end.bytes, out) {
                 return true;
             }
             self.open = None;
@@ -84,14 +86,12 @@ impl Pieces for UserText {
                     self.serial = family.serial();
                     self.write_header(&reader, family, out);
                 }
-                while let Some(series) = family.series().get(self.series) {
-                    self.series += 1;
-                    if let Some(series) = series {
-                        self.write_series(&reader, family, series, &mut merged, enough, out);
-                    }
-                    if out.len() >= enough {
-                        return true;
-                    }
+                let is_full = match family.shape() {
+                    Shape::Counter | Shape::Gauge => self.write_numbers(&reader, family, end, out),
+                    _ => self.write_observations(&reader, family, &mut merged, end, out),
+                };
+                if is_full {
+                    return true;
                 }
             }
             self.family += 1;
@@ -102,7 +102,49 @@ impl Pieces for UserText {
 }
 
 impl UserText {
-    /// Writes the lines of a series; those of observations only until `enough`, and the rest with the next piece.
+    /// Writes the series of a counter or gauge that are left, until the `end` of the piece; says whether it is reached.
+    fn write_numbers(&mut self, reader: &Reader<'_>, family: &Family, end: End, out: &mut Vec<u8>) -> bool {
+        let kind = family.kind();
+        let stem = stem(family.name());
+        let created = self.created.as_deref().map(self::stem);
+        while let Some(slot) = family.series().get(self.series) {
+            self.series += 1;
+            if let Some(series) = slot {
+                write_sample(&stem, series.labels(), reader.shown(kind, series), out);
+                if let Some(created) = &created {
+                    write_sample(created, series.labels(), reader.made(series).as_secs_f64(), out);
+                }
+            }
+            if end.is_reached(family.shape(), out) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The same for other families.
+    fn write_observations(
+        &mut self,
+        reader: &Reader<'_>,
+        family: &Family,
+        merged: &mut Merged,
+        end: End,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        while let Some(slot) = family.series().get(self.series) {
+            self.series += 1;
+            if let Some(series) = slot {
+                self.write_series(reader, family, series, merged, end.bytes, out);
+            }
+            if end.is_reached(family.shape(), out) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Writes the lines of a series that is no single number; those of observations only until `enough`, and the rest
+    /// with the next piece.
     fn write_series(
         &mut self,
         reader: &Reader<'_>,
@@ -114,14 +156,8 @@ impl UserText {
     ) {
         let (name, labels, read) = (family.name(), series.labels(), &mut self.read);
         match family.shape() {
-            Shape::Counter | Shape::Gauge => {
-                write_sample(name, "", labels, None, reader.shown(family.kind(), series), out);
-                if let Some(created) = &self.created {
-                    write_sample(created, "", labels, None, reader.made(series).as_secs_f64(), out);
-                }
-                return;
-            }
-            Shape::Set(set) => return write_sample(name, "", labels, None, reader.members(set, series), out),
+            Shape::Counter | Shape::Gauge => return,
+            Shape::Set(set) => return write_sample(&stem(name), labels, reader.members(set, series), out),
             Shape::Histogram(histogram) => {
                 read.sum = reader.histogram(histogram, series, &mut read.numbers);
                 read.count = read.numbers.iter_mut().fold(0.0, |below, count| {
@@ -169,43 +205,45 @@ impl Observed {
         enough: usize,
         out: &mut Vec<u8>,
     ) -> bool {
+        let comma = if labels.is_empty() { "" } else { "," };
+        let mut begin = |parts: [&str; 6]| {
+            self.head.clear();
+            parts.iter().for_each(|part| self.head.extend_from_slice(part.as_bytes()));
+        };
         let whole = match shape {
             Shape::Histogram(histogram) => {
-                self.write_lines(name, "_bucket", labels, "le", histogram.bounds.le(), enough, out)
+                begin([name, "_bucket{", labels, comma, "le", "=\""]);
+                self.write_lines(histogram.bounds.le(), enough, out)
             }
             Shape::Summary(summary) => {
-                let texts = summary.quantiles().map(|(_, text)| text);
-                self.write_lines(name, "", labels, "quantile", texts, enough, out)
+                begin([name, "{", labels, comma, "quantile", "=\""]);
+                self.write_lines(summary.quantiles().map(|(_, text)| text), enough, out)
             }
             Shape::Counter | Shape::Gauge | Shape::Set(_) => true,
         };
         if whole {
-            write_sample(name, "_sum", labels, None, self.sum, out);
-            write_sample(name, "_count", labels, None, self.count, out);
+            for (suffix, value) in [("_sum{", self.sum), ("_count{", self.count)] {
+                out.extend_from_slice(name.as_bytes());
+                write_sample(suffix.as_bytes(), labels, value, out);
+            }
             if let Some(created) = created {
-                write_sample(created, "", labels, None, self.made, out);
+                write_sample(&stem(created), labels, self.made, out);
             }
         }
         whole
     }
 
-    #[allow(clippy::too_many_arguments, reason = "each is a part of a line, but for the two that say where to stop")]
-    fn write_lines<'a>(
-        &mut self,
-        name: &str,
-        suffix: &str,
-        labels: &str,
-        label: &str,
-        texts: impl Iterator<Item = &'a str>,
-        enough: usize,
-        out: &mut Vec<u8>,
-    ) -> bool {
+    fn write_lines<'a>(&mut self, texts: impl Iterator<Item = &'a str>, enough: usize, out: &mut Vec<u8>) -> bool {
         for (number, text) in self.numbers.iter().zip(texts).skip(self.line) {
             if out.len() >= enough {
                 return false;
             }
             self.line += 1;
-            write_sample(name, suffix, labels, Some((label, text)), *number, out);
+            out.extend_from_slice(&self.head);
+            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(b"\"} ");
+            write_number(*number, out);
+            out.push(b'\n');
         }
         true
     }
@@ -254,26 +292,22 @@ fn open_metrics_type<'a>(reader: &Reader<'_>, family: &'a Family) -> (&'a str, &
     }
 }
 
-/// Appends `name suffix {labels,le="..."} value` and a newline.
+/// What the lines of a name begin with if they have labels.
+fn stem(name: &str) -> Vec<u8> {
+    [name.as_bytes(), b"{"].concat()
+}
+
+/// Appends a line: `stem`, which is a name and a brace, then labels, `value` and a newline.
 #[inline]
-fn write_sample(name: &str, suffix: &str, labels: &str, own: Option<(&str, &str)>, value: f64, out: &mut Vec<u8>) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(suffix.as_bytes());
-    if !labels.is_empty() || own.is_some() {
-        out.push(b'{');
+fn write_sample(stem: &[u8], labels: &str, value: f64, out: &mut Vec<u8>) {
+    if labels.is_empty() {
+        out.extend_from_slice(&stem[..stem.len() - 1]);
+        out.push(b' ');
+    } else {
+        out.extend_from_slice(stem);
         out.extend_from_slice(labels.as_bytes());
-        if let Some((name, text)) = own {
-            if !labels.is_empty() {
-                out.push(b',');
-            }
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"=\"");
-            out.extend_from_slice(text.as_bytes());
-            out.push(b'"');
-        }
-        out.push(b'}');
+        out.extend_from_slice(b"} ");
     }
-    out.push(b' ');
     write_number(value, out);
     out.push(b'\n');
 }
@@ -287,8 +321,10 @@ pub fn most_line_bytes(name: usize, labels: usize) -> usize {
 #[inline]
 pub fn write_number(value: f64, out: &mut Vec<u8>) {
     const WHOLE: f64 = 9_007_199_254_740_992.0;
-    if value.abs() <= WHOLE && value.trunc() == value {
-        out.extend_from_slice(itoa::Buffer::new().format(value as i64).as_bytes());
+    // What is no number becomes 0 here and is not equal to that. (`trunc` is a call, without SSE 4.1.)
+    let whole = value as i64;
+    if whole as f64 == value && value.abs() <= WHOLE {
+        out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
     } else if value.is_finite() {
         out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
     } else {

@@ -44,7 +44,13 @@ pub fn estimate(registers: &[u8]) -> f64 {
     if zeros == registers.len() {
         return 0.0;
     }
-    let inverse: f64 = registers.iter().filter(|rank| **rank > 0).map(|rank| (-f64::from(*rank)).exp2()).sum();
+    // By rank, so that there are some 60 powers to take and not one for each register; most of these are 0 as a rule.
+    let mut of_rank = [0_u32; 64];
+    for some in registers.chunks(16).filter(|some| some.iter().fold(0, |any, rank| any | rank) > 0) {
+        some.iter().for_each(|rank| of_rank[usize::from(*rank) % 64] += 1);
+    }
+    let ranks = of_rank.iter().enumerate().skip(1).filter(|(_, count)| **count > 0);
+    let inverse: f64 = ranks.map(|(rank, count)| f64::from(*count) * (-(rank as f64)).exp2()).sum();
     m * m / TWO_LN_2 / (inverse + m * sigma(zeros as f64 / m))
 }
 

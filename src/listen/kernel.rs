@@ -1,9 +1,15 @@
 //! What the kernel knows of a socket's queue.
 //!
-//! In: a socket, or one line of `/proc/self/net/udp`. Out: bytes queued, and datagrams dropped since it was made.
+//! In: a socket, or `/proc/self/net/udp`. Out: bytes queued, and datagrams dropped since it was made.
 //! Always: a drop count only grows, though the kernel's own wraps at 32 bits.
 
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use memchr::memrchr;
+
+/// What the kernel gives at once of a table, bytes.
+const PAGE: usize = 4096;
 
 /// The queue of one socket as the kernel's table shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,19 +20,47 @@ pub(super) struct Queue {
     pub(super) drops: u32,
 }
 
-/// Looks a socket up in the text of `/proc/self/net/udp` or `udp6`.
+/// Looks sockets up in `/proc/self/net/udp` or `udp6`; `found` takes the place of each in `inodes`.
+///
+/// Reads no further than it must: the kernel goes over its whole table of sockets, most of it empty, each time that it
+/// is asked for more.
+///
+/// # Errors
+/// If the table cannot be read; what was found until then is told.
+pub(super) fn queues(mut table: impl Read, inodes: &[u64], mut found: impl FnMut(usize, Queue)) -> io::Result<()> {
+    // A page is what the kernel gives at once.
+    let (mut text, mut length, mut left) = (vec![0; 2 * PAGE], 0, inodes.len());
+    while left > 0 {
+        let more = table.read(&mut text[length..])?;
+        if more == 0 {
+            break;
+        }
+        length += more;
+        let whole = memrchr(b'\n', &text[..length]).map_or(0, |end| end + 1);
+        for line in text[..whole].split(|byte| *byte == b'\n') {
+            let Some((inode, queue)) = str::from_utf8(line).ok().and_then(queue_of) else { continue };
+            if let Some(place) = inodes.iter().position(|other| *other == inode) {
+                found(place, queue);
+                left -= 1;
+            }
+        }
+        // A line is much shorter than a page, and what is longer is none.
+        text.copy_within(whole..length, 0);
+        length = if length - whole < PAGE { length - whole } else { 0 };
+    }
+    Ok(())
+}
+
+/// The inode and the queue that a line of the table tells of; `None` if it is its head.
 ///
 /// Columns: slot, local, remote, state, `tx:rx` queue in hexadecimal, timer, retransmits, uid, timeout, inode,
 /// references, pointer, drops. Source: Linux `udp4_format_sock`.
-pub(super) fn queue_in(table: &str, inode: u64) -> Option<Queue> {
-    table.lines().skip(1).find_map(|line| {
-        let columns: Vec<&str> = line.split_ascii_whitespace().collect();
-        if columns.get(9)?.parse::<u64>().ok()? != inode {
-            return None;
-        }
-        let (_, queued) = columns[4].split_once(':')?;
-        Some(Queue { bytes: u64::from_str_radix(queued, 16).ok()?, drops: columns.get(12)?.parse().ok()? })
-    })
+fn queue_of(line: &str) -> Option<(u64, Queue)> {
+    let mut columns = line.split_ascii_whitespace();
+    let (_, queued) = columns.nth(4)?.split_once(':')?;
+    let inode = columns.nth(4)?.parse().ok()?;
+    let queue = Queue { bytes: u64::from_str_radix(queued, 16).ok()?, drops: columns.nth(2)?.parse().ok()? };
+    Some((inode, queue))
 }
 
 /// Takes in a drop count as the kernel tells it; several threads may, in any order.
@@ -46,16 +80,51 @@ pub(super) fn extend_drops(total: &AtomicU64, seen: u32) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_socket_is_found_by_its_inode() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+    const TABLE: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
  1234: 0100007F:1FBD 00000000:0000 07 00000000:00000A00 00:00000000 00000000     0        0 77 2 0000000000000000 5
  1235: 0100007F:1FBE 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 78 2 0000000000000000 4294967295
 ";
-        assert_eq!(queue_in(table, 77), Some(Queue { bytes: 2560, drops: 5 }));
-        assert_eq!(queue_in(table, 78), Some(Queue { bytes: 0, drops: u32::MAX }));
-        assert_eq!(queue_in(table, 79), None);
-        assert_eq!(queue_in("", 77), None);
+
+    /// Gives so many bytes at once, and fails once more than so many were asked for.
+    struct Slow<'a>(&'a [u8], usize, usize);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let n = self.1.min(self.0.len()).min(buffer.len());
+            self.2 = self.2.checked_sub(n.max(1)).ok_or(io::ErrorKind::Other)?;
+            buffer[..n].copy_from_slice(&self.0[..n]);
+            self.0 = &self.0[n..];
+            Ok(n)
+        }
+    }
+
+    #[test]
+    fn sockets_are_found_by_their_inodes_however_the_table_is_cut() {
+        for at_once in [1, 7, 150, 10_000] {
+            let mut seen = Vec::new();
+            let table = Slow(TABLE.as_bytes(), at_once, usize::MAX);
+            let found = |place, queue: Queue| seen.push((place, queue.bytes, queue.drops));
+            queues(table, &[78, 79, 77], found).expect("no error");
+            assert_eq!(seen, [(2, 2560, 5), (0, 0, u32::MAX)], "{at_once} at once");
+        }
+    }
+
+    #[test]
+    fn the_table_is_read_no_further_than_the_last_socket() {
+        let first = TABLE.find(" 1235").expect("a second");
+        let mut seen = 0;
+        queues(Slow(TABLE.as_bytes(), first, first), &[77], |_, _| seen += 1).expect("no second read");
+        assert_eq!(seen, 1);
+        assert!(queues(Slow(TABLE.as_bytes(), first, first), &[78], |_, _| ()).is_err());
+    }
+
+    #[test]
+    fn what_is_no_line_is_passed_over() {
+        let table = format!("{}\n{TABLE}", "x".repeat(3 * PAGE));
+        let mut seen = 0;
+        queues(table.as_bytes(), &[77, 78], |_, _| seen += 1).expect("no error");
+        assert_eq!(seen, 2);
+        queues(&b""[..], &[77], |_, _| unreachable!("nothing is there")).expect("no error");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! In: an address. Out: [`Sockets`] bound to it, each read in batches by a [`Worker`].
 //! Always: a port in use is an error, also when another process holds it with SO_REUSEPORT.
 
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -15,7 +16,7 @@ use nix::sys::stat::fstat;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::gather::Gather;
-use super::kernel::{extend_drops, queue_in};
+use super::kernel::{extend_drops, queues};
 use super::worker::Worker;
 use crate::clock::Clock;
 use crate::pipeline::Pipeline;
@@ -100,13 +101,12 @@ impl Sockets {
     /// Where `/proc/self/net` cannot be read, the counts are as the last datagram told them.
     pub fn refresh(&self) {
         let path = if self.address.is_ipv6() { "/proc/self/net/udp6" } else { "/proc/self/net/udp" };
-        let Ok(table) = std::fs::read_to_string(path) else { return };
-        for (books, inode) in self.books.iter().zip(&self.inodes) {
-            if let Some(queue) = queue_in(&table, *inode) {
-                books.queue_bytes.store(queue.bytes, Relaxed);
-                extend_drops(&books.kernel_dropped, queue.drops);
-            }
-        }
+        let Ok(table) = File::open(path) else { return };
+        // One that cannot be read on is as good as one that is not there.
+        _ = queues(table, &self.inodes, |place, queue| {
+            self.books[place].queue_bytes.store(queue.bytes, Relaxed);
+            extend_drops(&self.books[place].kernel_dropped, queue.drops);
+        });
     }
 }
 

@@ -130,8 +130,8 @@ impl Telemetry {
 
     /// What the kernel tells of the process; asks it.
     pub fn process(&self) -> ProcessFigures {
-        let now = metrics_process::collector::collect();
-        ProcessFigures { cpu_seconds: now.cpu_seconds_total, resident_bytes: now.resident_memory_bytes }
+        let now = process::Process::read();
+        ProcessFigures { cpu_seconds: now.cpu_seconds, resident_bytes: now.resident_bytes }
     }
 
     /// The kinds of listeners of which one fails now, and is tried again.
@@ -488,9 +488,9 @@ struct Process {
 
 impl Collector for Process {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let now = metrics_process::collector::collect();
+        let now = process::Process::read();
         let mut out = Out { encoder, level: self.level.get() };
-        if let Some(seconds) = now.cpu_seconds_total
+        if let Some(seconds) = now.cpu_seconds
             && let Some(mut family) = out.family(&PROCESS_CPU)?
         {
             family.encode_counter::<NoLabelSet, f64, f64>(&seconds, None)?;
@@ -498,10 +498,10 @@ impl Collector for Process {
         for (family, value) in [
             (&PROCESS_OPEN_FDS, now.open_fds),
             (&PROCESS_MAX_FDS, now.max_fds),
-            (&PROCESS_VIRTUAL, now.virtual_memory_bytes),
-            (&PROCESS_VIRTUAL_MAX, now.virtual_memory_max_bytes),
-            (&PROCESS_RESIDENT, now.resident_memory_bytes),
-            (&PROCESS_START, now.start_time_seconds),
+            (&PROCESS_VIRTUAL, now.virtual_bytes),
+            (&PROCESS_VIRTUAL_MAX, now.virtual_max_bytes),
+            (&PROCESS_RESIDENT, now.resident_bytes),
+            (&PROCESS_START, now.start_seconds),
             (&PROCESS_THREADS, now.threads),
         ] {
             if let Some(value) = value {

@@ -42,8 +42,9 @@ pub fn connection_bytes(over: usize, whole: usize) -> usize {
     TASK_BYTES + 2 * MAX_BUFFER_BYTES + (4 * frame + GZIP_BYTES).max(2 * whole)
 }
 
-/// Level 1 takes a third of the time of level 6, and the text repeats so much that either is a small part of it.
-const LEVEL: Compression = Compression::new(1);
+/// Of 7.1 MB of text (100,000 counters) level 1 makes 828 KB in 8.1 ms, level 2 makes 522 KB in 10.4 ms, and levels 3
+/// to 6 make 512 KB in 17 to 21 ms.
+const LEVEL: Compression = Compression::new(2);
 
 /// The body of an answer.
 #[derive(Debug, Default)]

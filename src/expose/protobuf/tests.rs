@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::*;
 use crate::config::{Format, Sources, load};
-use crate::expose::SeriesSource;
+use crate::expose::{PIECE_BYTES, SeriesSource};
 use crate::pipeline::{Pipeline, Rules};
 
 /// When ticks began, for series that are made here.

@@ -73,14 +73,20 @@ pub(super) fn delimited(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let place = out.len();
     out.push(0);
     write(out);
-    let length = out.len() - place - 1;
+    let end = out.len();
+    let mut length = end - place - 1;
     if length < 0x80 {
         out[place] = length as u8;
-    } else {
-        let mut written = Vec::with_capacity(10);
-        varint(length as u64, &mut written);
-        out.splice(place..=place, written);
+        return;
     }
+    let more = length.ilog2() as usize / 7;
+    out.resize(end + more, 0);
+    out.copy_within(place + 1..end, place + 1 + more);
+    for byte in &mut out[place..place + more] {
+        *byte = length as u8 | 0x80;
+        length >>= 7;
+    }
+    out[place + more] = length as u8;
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use arc_swap::ArcSwap;
 
 use super::*;
 use crate::config::{Sources, load};
-use crate::expose::SeriesSource;
+use crate::expose::{PIECE_BYTES, SeriesSource};
 use crate::pipeline::{Pipeline, Rules};
 
 /// The exposition after `lines`, one of user series alone.
