@@ -26,7 +26,8 @@ use crate::clock::Clock;
 use crate::pipeline::Pipeline;
 use crate::telemetry::{Books, SocketBooks};
 
-/// Datagrams in one read, at most; and at least, while few arrive.
+/// Datagrams in one read, at most and at least. In between there is room for twice as many as came last: to make ready
+/// for more costs time in each read, and whatever is left is read at once.
 const BATCH: usize = 64;
 const SMALL_BATCH: usize = 8;
 /// Room for one datagram: more than UDP can carry, so none is ever cut. The odd 2,112 bytes keep the beginnings of
@@ -195,7 +196,7 @@ impl Worker {
                     }
                     let wait =
                         self.gather.after(batch.datagrams, batch.bytes, started.saturating_sub(last_read), batch.full);
-                    room = if batch.datagrams < SMALL_BATCH { SMALL_BATCH } else { BATCH };
+                    room = (2 * batch.datagrams).clamp(SMALL_BATCH, BATCH);
                     wait
                 }
                 Err(error) => {
