@@ -12,6 +12,8 @@ pub mod cells;
 pub mod census;
 mod family;
 pub mod grace;
+mod index;
+pub mod list;
 mod names;
 pub mod shape;
 pub mod sketch;
@@ -306,7 +308,7 @@ impl Reader<'_> {
     /// When a series was made, since 1970, to the second and never later than it was; the start of the process for one
     /// that belongs to no moment, as it is declared or the overflow series.
     pub fn made(&self, series: &Series) -> Duration {
-        match series.made {
+        match series.made() {
             0 | Tick::MAX => self.started,
             tick => self.started + Duration::from_secs(tick - 1),
         }
@@ -324,7 +326,7 @@ impl Reader<'_> {
     /// The value of a counter as it is shown: 0 for a while once it is made, if `cardinality.zero_first` says so.
     #[inline]
     pub fn shown(&self, kind: Kind, series: &Series) -> f64 {
-        let is_new = kind == Kind::Counter && series.made > self.shown_until && series.made != Tick::MAX;
+        let is_new = kind == Kind::Counter && series.made() > self.shown_until && series.made() != Tick::MAX;
         if is_new { 0.0 } else { self.value(kind, series) }
     }
 
@@ -423,7 +425,7 @@ impl Reader<'_> {
             Kind::Gauge => self.gauges.tick(series.cell),
             _ => self.shards.iter().map(|shard| shard.tick(series.cell)).max().unwrap_or(0),
         };
-        used.max(series.made)
+        used.max(series.made())
     }
 }
 

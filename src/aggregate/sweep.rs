@@ -238,18 +238,23 @@ impl Store {
         let reader = self.read();
         let mut looked = 0;
         while looked < most && at.family < reader.families().len() {
-            let family = reader.families()[at.family].as_ref();
-            let list = family.map_or(&[][..], |family| family.series());
-            let end = list.len().min(at.series + most - looked);
-            for (place, series) in (at.series..end).zip(&list[at.series.min(end)..end]) {
-                if let (Some(family), Some(series)) = (family, series) {
-                    look(&reader, Cursor { series: place, ..*at }, family, series);
+            let run = match reader.families()[at.family].as_ref() {
+                Some(family) => {
+                    let run = family.series().run(at.series);
+                    let run = &run[..run.len().min(most - looked)];
+                    for (place, series) in (at.series..).zip(run) {
+                        if let Some(series) = series {
+                            look(&reader, Cursor { series: place, ..*at }, family, series);
+                        }
+                    }
+                    run.len()
                 }
-            }
-            looked += (end - at.series.min(end)).max(1);
-            *at = match end < list.len() {
-                true => Cursor { series: end, ..*at },
-                false => Cursor { family: at.family + 1, series: 0 },
+                None => 0,
+            };
+            looked += run.max(1);
+            *at = match run {
+                0 => Cursor { family: at.family + 1, series: 0 },
+                _ => Cursor { series: at.series + run, ..*at },
             };
         }
         looked

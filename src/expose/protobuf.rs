@@ -160,11 +160,12 @@ impl UserProtobuf {
         out: &mut Vec<u8>,
     ) {
         let series = family.series();
-        let Some(ahead) = series.get(self.series..).and_then(|left| left.iter().position(Option::is_some)) else {
-            self.series = self.series.max(series.len());
+        while series.get(self.series).is_some_and(Option::is_none) {
+            self.series += 1;
+        }
+        if self.series >= series.len() {
             return;
-        };
-        self.series += ahead;
+        }
         write_family(family.name(), family.help(), family.kind().into(), out, |out| {
             // One at least, or a head at the end of a piece would be a message without a metric.
             while let Some(slot) = series.get(self.series) {
