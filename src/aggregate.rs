@@ -25,6 +25,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::admit::Gate;
 use crate::clock::Tick;
 use crate::insight::distinct;
@@ -156,8 +158,10 @@ pub struct Store {
     arenas: Vec<Arc<Arena>>,
     grace: Arc<Grace>,
     sweep: Mutex<Sweep>,
-    /// The time of the last sweep, by which windows are read.
+    /// The time as the last sweep or scrape knew it, by which windows are read.
     now: AtomicU64,
+    /// Told when something begins after all rested.
+    stirred: Notify,
     /// Counters made after this tick are shown as 0 yet; [`Tick::MAX`] shows all as they are.
     shown_until: AtomicU64,
     /// `http.created_lines`.
@@ -179,6 +183,7 @@ impl Store {
             grace: Arc::new(Grace::new(workers)),
             sweep: Mutex::default(),
             now: AtomicU64::new(0),
+            stirred: Notify::new(),
             shown_until: AtomicU64::new(Tick::MAX),
             shows_created: AtomicBool::new(false),
             books,
