@@ -12,6 +12,8 @@ pub mod cells;
 pub mod census;
 mod family;
 pub mod grace;
+mod index;
+pub mod list;
 mod names;
 pub mod shape;
 pub mod sketch;
@@ -22,6 +24,8 @@ mod values;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::admit::Gate;
 use crate::clock::Tick;
@@ -156,8 +160,10 @@ pub struct Store {
     arenas: Vec<Arc<Arena>>,
     grace: Arc<Grace>,
     sweep: Mutex<Sweep>,
-    /// The time of the last sweep, by which windows are read.
+    /// The time as the last sweep or scrape knew it, by which windows are read.
     now: AtomicU64,
+    /// Told when something begins after all rested.
+    stirred: Notify,
     /// Counters made after this tick are shown as 0 yet; [`Tick::MAX`] shows all as they are.
     shown_until: AtomicU64,
     /// `http.created_lines`.
@@ -180,6 +186,7 @@ impl Store {
             grace: Arc::new(Grace::new(workers)),
             sweep: Mutex::default(),
             now: AtomicU64::new(0),
+            stirred: Notify::new(),
             shown_until: AtomicU64::new(Tick::MAX),
             shows_created: AtomicBool::new(false),
             books,
@@ -342,7 +349,7 @@ impl Reader<'_> {
     /// When a series was made, since 1970, to the second and never later than it was; the start of the process for one
     /// that belongs to no moment, as it is declared or the overflow series.
     pub fn made(&self, series: &Series) -> Duration {
-        match series.made {
+        match series.made() {
             0 | Tick::MAX => self.started,
             tick => self.started + Duration::from_secs(tick - 1),
         }
@@ -360,7 +367,7 @@ impl Reader<'_> {
     /// The value of a counter as it is shown: 0 for a while once it is made, if `cardinality.zero_first` says so.
     #[inline]
     pub fn shown(&self, kind: Kind, series: &Series) -> f64 {
-        let is_new = kind == Kind::Counter && series.made > self.shown_until && series.made != Tick::MAX;
+        let is_new = kind == Kind::Counter && series.made() > self.shown_until && series.made() != Tick::MAX;
         if is_new { 0.0 } else { self.value(kind, series) }
     }
 
@@ -467,7 +474,7 @@ impl Reader<'_> {
             Kind::Gauge => self.gauges.tick(series.cell),
             _ => self.shards.iter().map(|shard| shard.tick(series.cell)).max().unwrap_or(0),
         };
-        used.max(series.made)
+        used.max(series.made())
     }
 }
 

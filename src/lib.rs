@@ -31,8 +31,9 @@
 //!    read, [`admit::quota`] before it is recorded.
 //! 6. [`aggregate`]: [`aggregate::Store`] hands out the place of a series, asking the gate at each rung, and
 //!    [`aggregate::Recorder`] adds to it: a sum, a count in a bucket, or an entry of a sketch ([`aggregate::sketch`]) that
-//!    grows into the worker's arena. Once a second [`aggregate::Store::sweep`] lets idle series give way: it marks
-//!    them, waits until every worker has passed a batch boundary ([`aggregate::grace`]), and removes what was not used.
+//!    grows into the worker's arena. Once a second, unless all rests, [`aggregate::Store::sweep`] lets idle series give
+//!    way: it marks them, waits until every worker has passed a batch boundary ([`aggregate::grace`]), and removes what
+//!    was not used.
 //!
 //! [`pipeline`] is the one module that knows this order. A stage knows the words of [`model`] and its own part of
 //! [`config`], never a socket, a file or a request, so it is tested with plain values.

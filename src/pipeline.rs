@@ -277,7 +277,7 @@ impl Pipeline {
         stages.now = clock::tick(now);
         stages.watcher.turn(stages.now_ms);
         stages.recorder.set_time(stages.now);
-        let Stages { cache, cached_under, passage, .. } = stages;
+        let Stages { cache, cached_under, passage, store, .. } = stages;
         if let Some(forget) = passage.enter() {
             match forget {
                 Forget::Some(doomed) => cache.retain(|answer| match &answer.outcome {
@@ -287,6 +287,9 @@ impl Pipeline {
                 Forget::All => cache.reset(cached_under.identity_cache_bytes),
             }
             passage.forgotten();
+        }
+        if passage.ends_watch() {
+            store.stir();
         }
     }
 

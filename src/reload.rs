@@ -108,6 +108,8 @@ impl InForce {
         declare(&loaded.config, &rules, &self.store);
         self.store.show_created(loaded.config.http.created_lines);
         self.rules.store(Arc::new(rules));
+        // Families may have been replaced, and series may expire now.
+        self.store.stir();
         self.telemetry.series().limit.store(loaded.config.cardinality.max_series, Relaxed);
         self.telemetry.set_mapping_rules(loaded.config.mapping.rules.len());
         self.listeners.iter().for_each(|listener| listener(&loaded.config));

@@ -10,10 +10,11 @@ use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
 use super::cells::Cell;
 use super::census::LimitHits;
+use super::index::{Index, half, spread};
+use super::list::{FEW, List};
 use super::shape::Shape;
 use super::values::LabelValues;
 use super::{Place, Wanted};
@@ -24,8 +25,6 @@ use crate::model::{SampleType, heap_bytes};
 
 /// The place of the overflow series.
 pub(super) const OVERFLOW_PLACE: u32 = 0;
-/// Places that a list has room for at first; one or table of no more entries is never made smaller.
-const FEW: usize = 4;
 /// Characters of a written name that a help text shows; with four bytes each and the words around them its length.
 pub(super) const SHOWN: usize = 256;
 /// Most bytes of a family's help text.
@@ -40,10 +39,10 @@ pub struct Family {
     pub(super) shape: Shape,
     /// The first place is kept for the overflow series: it lives long and is made late, and at the end of the list it
     /// would keep all places before it.
-    pub(super) series: Vec<Option<Series>>,
+    pub(super) series: List<Option<Series>>,
     /// Other places without a series, the first to be taken next; some may be past the end.
     free: BinaryHeap<Reverse<u32>>,
-    pub(super) index: HashTable<u32>,
+    pub(super) index: Index<u32>,
     /// What the label texts hold, bytes.
     texts: usize,
     pub(super) lines: u64,
@@ -62,10 +61,12 @@ pub struct Family {
 /// One label set of a family.
 #[derive(Debug)]
 pub struct Series {
-    pub(super) labels: Box<str>,
+    labels: Box<str>,
     pub(super) cell: Cell,
-    /// The tick when it was made, as if it had been used then; 0 for an overflow series.
-    pub(super) made: Tick,
+    /// Half the hash of the labels, so that nobody reads them to move an entry of the index.
+    hash: u32,
+    /// [`Series::made`], in half the bits.
+    made: u32,
     /// The sweep is about to remove it, unless it is used again.
     pub(super) doomed: bool,
 }
@@ -83,7 +84,7 @@ impl Family {
             shape: wanted.shape.clone(),
             series: no_series(),
             free: BinaryHeap::new(),
-            index: HashTable::new(),
+            index: Index::default(),
             texts: 0,
             lines: 0,
             overflow: None,
@@ -121,7 +122,7 @@ impl Family {
     }
 
     /// Its series, in places that never move while they live; a place may be empty, and taken by another series later.
-    pub fn series(&self) -> &[Option<Series>] {
+    pub fn series(&self) -> &List<Option<Series>> {
         &self.series
     }
 
@@ -179,36 +180,34 @@ impl Family {
 
     /// Puts a series into the first place that is free, and says which.
     pub(super) fn add(&mut self, hasher: &RandomState, series: Series, overflow: bool) -> u32 {
-        let hash = hasher.hash_one(series.labels.as_bytes());
+        let hash = spread(series.hash);
         self.texts += heap_bytes(series.labels.len());
         self.values.add(hasher, &series.labels);
         // The first free one, so that a family whose series come and go ends up short.
         let free = if overflow { Some(Reverse(OVERFLOW_PLACE)) } else { self.free.pop() };
-        let place = match free {
-            Some(Reverse(place)) if (place as usize) < self.series.len() => {
-                self.series[place as usize] = Some(series);
+        let taken = free.and_then(|Reverse(place)| Some((place, self.series.get_mut(place as usize)?)));
+        let place = match taken {
+            Some((place, free)) => {
+                *free = Some(series);
                 place
             }
-            _ => {
+            None => {
                 // If the first is past the end, all are: they would be taken a second time once the list is there.
                 self.free.clear();
-                make_room(&mut self.series);
                 self.series.push(Some(series));
                 self.series.len() as u32 - 1
             }
         };
         let list = &self.series;
-        self.index.insert_unique(hash, place, |place| hash_at(hasher, list, *place));
+        self.index.insert(hash, place, |place| hash_at(list, *place));
         place
     }
 
     /// Takes a series out. Its place is free for another, and what is far too large without it is made smaller.
     pub(super) fn take(&mut self, hasher: &RandomState, place: u32) -> Option<Series> {
         let series = self.series.get_mut(place as usize)?.take()?;
-        let hash = hasher.hash_one(series.labels.as_bytes());
-        if let Ok(entry) = self.index.find_entry(hash, |other| *other == place) {
-            entry.remove();
-        }
+        let list = &self.series;
+        self.index.remove(spread(series.hash), |other| *other == place, |place| hash_at(list, *place));
         self.texts -= heap_bytes(series.labels.len());
         self.values.remove(hasher, &series.labels);
         if place != OVERFLOW_PLACE {
@@ -217,60 +216,52 @@ impl Family {
         while self.series.len() > 1 && matches!(self.series.last(), Some(None)) {
             self.series.pop();
         }
-        let length = self.series.len();
-        if length.max(FEW) * 4 < self.series.capacity() {
-            self.series.shrink_to(2 * length);
-        }
         if self.vacant().max(FEW) * 4 < self.free.capacity() {
+            let length = self.series.len();
             self.free.retain(|Reverse(place)| (*place as usize) < length);
             self.free.shrink_to(2 * self.free.len());
         }
-        let list = &self.series;
-        tidy(&mut self.index, |place| hash_at(hasher, list, *place));
         Some(series)
     }
 
     /// Places that are free for any series.
     fn vacant(&self) -> usize {
-        self.series.len() - self.index.len() - usize::from(self.series[OVERFLOW_PLACE as usize].is_none())
+        let overflow_is_free = matches!(self.series.get(OVERFLOW_PLACE as usize), Some(None));
+        self.series.len() - self.index.len() - usize::from(overflow_is_free)
     }
 
     /// What the family holds beside its cells, bytes.
     pub(super) fn held(&self) -> usize {
-        let lists = heap_bytes(self.series.capacity() * size_of::<Option<Series>>())
-            + heap_bytes(self.free.capacity() * size_of::<u32>());
-        let tables = heap_bytes(self.index.allocation_size()) + self.values.bytes();
+        let lists = self.series.bytes() + heap_bytes(self.free.capacity() * size_of::<u32>());
+        let tables = self.index.bytes() + self.values.bytes();
         // Its name stands in the family and in the help.
         heap_bytes(self.name.len()) + heap_bytes(self.help.len()) + self.texts + lists + tables
     }
 
     /// Most bytes of new lists and tables that a further series of so many labels may need.
     pub(super) fn room(&self, labels: usize) -> usize {
-        let series = if self.series.len() == self.series.capacity() && self.vacant() == 0 {
-            list_bytes::<Series>(self.series.len())
-        } else {
-            0
-        };
-        series + table_room(&self.index, 1) + self.values.room(labels)
+        let series = if self.vacant() == 0 { self.series.room() } else { 0 };
+        series + self.index.room(1) + self.values.room(labels)
     }
 
     pub(super) fn position(&self, hasher: &RandomState, labels: &[u8]) -> Option<u32> {
+        let hash = half_hash(hasher, labels);
         let is_it = |place: &u32| {
-            self.series[*place as usize].as_ref().is_some_and(|series| series.labels.as_bytes() == labels)
+            let series = self.series.get(*place as usize).and_then(Option::as_ref);
+            series.is_some_and(|series| series.hash == hash && series.labels.as_bytes() == labels)
         };
-        self.index.find(hasher.hash_one(labels), is_it).copied()
+        self.index.find(spread(hash), is_it).copied()
     }
 
     /// Where the values of all its series go.
     pub(super) fn places(&self) -> impl Iterator<Item = Place> {
-        (0..self.series.len() as u32)
-            .filter(|place| self.series[*place as usize].is_some())
-            .map(|place| self.place(place))
+        (0..).zip(self.series.iter()).filter(|(_, series)| series.is_some()).map(|(place, _)| self.place(place))
     }
 
     /// Where the values of the series at `place` go.
     pub(super) fn place(&self, place: u32) -> Place {
-        let cell = self.series[place as usize].as_ref().expect("only places with a series are asked for").cell;
+        let series = self.series.get(place as usize).and_then(Option::as_ref);
+        let cell = series.expect("only places with a series are asked for").cell;
         match &self.shape {
             Shape::Counter => Place::Counter(cell),
             Shape::Gauge => Place::Gauge(cell),
@@ -282,57 +273,45 @@ impl Family {
 }
 
 impl Series {
+    /// One that is made at tick `made` and keeps its numbers at `cell`.
+    pub(super) fn new(hasher: &RandomState, labels: &str, cell: Cell, made: Tick) -> Self {
+        let hash = half_hash(hasher, labels.as_bytes());
+        Self { labels: labels.into(), cell, hash, made: u32::try_from(made).unwrap_or(u32::MAX), doomed: false }
+    }
+
     /// The labels as they stand between the braces; empty if there are none.
     pub fn labels(&self) -> &str {
         &self.labels
+    }
+
+    /// The tick when it was made, as if it had been used then; 0 for an overflow series, [`Tick::MAX`] for one that is
+    /// declared.
+    pub(super) fn made(&self) -> Tick {
+        // Seconds since the start: it takes a century until they are too many.
+        if self.made == u32::MAX { Tick::MAX } else { self.made.into() }
     }
 }
 
 /// What a new family holds, with its first series but without that one's text and cells.
 pub(super) fn new_family_bytes(name: usize, help: usize, labels: usize) -> usize {
-    let nothing: HashTable<u32> = HashTable::new();
-    let lists = list_bytes::<Series>(0);
-    let tables = table_room(&nothing, 1) + LabelValues::default().room(labels);
-    heap_bytes(name) + heap_bytes(help) + lists + tables
+    // The place of the overflow series and that of the first: what the list has room for at first is more than both.
+    let list = List::<Option<Series>>::default().room();
+    let tables = Index::<u32>::default().room(1) + LabelValues::default().room(labels);
+    heap_bytes(name) + heap_bytes(help) + list + tables
 }
 
 /// The places of a family that has no series yet.
-fn no_series() -> Vec<Option<Series>> {
-    let mut series = Vec::new();
-    make_room(&mut series);
+fn no_series() -> List<Option<Series>> {
+    let mut series = List::default();
     series.push(None);
     series
 }
 
-/// Makes room for one more, a fourth more at a time: a list that is twice as long as need be wastes too much.
-pub(super) fn make_room<T>(list: &mut Vec<T>) {
-    if list.len() == list.capacity() {
-        list.reserve_exact((list.len() / 4).max(FEW));
-    }
+/// As much of the hash of rendered labels as a series keeps.
+fn half_hash(hasher: &RandomState, labels: &[u8]) -> u32 {
+    half(hasher.hash_one(labels))
 }
 
-/// Bytes of a list that [`make_room`] makes for more than `length`.
-fn list_bytes<T>(length: usize) -> usize {
-    heap_bytes((length + (length / 4).max(FEW)) * size_of::<Option<T>>())
-}
-
-/// Most bytes of the new table that `more` further entries may need; 0 if there is room.
-pub(super) fn table_room<T>(table: &HashTable<T>, more: usize) -> usize {
-    if table.len() + more <= table.capacity() {
-        return 0;
-    }
-    // Seven of eight places may be taken, and their number is a power of two; to each belongs a byte, and 16 follow.
-    let places = ((table.len() + more) * 8).div_ceil(7).next_power_of_two();
-    heap_bytes((places * (size_of::<T>() + 1) + 32).max(2 * table.allocation_size()))
-}
-
-/// Makes a table smaller that is less than an eighth full.
-pub(super) fn tidy<T>(table: &mut HashTable<T>, hash: impl Fn(&T) -> u64) {
-    if table.allocation_size() > (size_of::<T>() + 1) * table.len().max(FEW) * 8 {
-        table.shrink_to(2 * table.len(), hash);
-    }
-}
-
-fn hash_at(hasher: &RandomState, series: &[Option<Series>], place: u32) -> u64 {
-    series[place as usize].as_ref().map_or(0, |series| hasher.hash_one(series.labels.as_bytes()))
+fn hash_at(series: &List<Option<Series>>, place: u32) -> u64 {
+    series.get(place as usize).and_then(Option::as_ref).map_or(0, |series| spread(series.hash))
 }

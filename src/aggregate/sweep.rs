@@ -73,7 +73,6 @@ impl Store {
     /// time.
     pub fn sweep(&self, now: Tick, limits: &Limits) {
         let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
-        self.now.store(now, Relaxed);
         self.show(now, limits);
         if !self.grace.is_passed() {
             return;
@@ -98,8 +97,41 @@ impl Store {
         }
     }
 
-    /// Says up to when a counter must have been made to be shown as it is.
-    fn show(&self, now: Tick, limits: &Limits) {
+    /// Whether there is nothing to sweep until something is recorded, and nobody records: who waits for
+    /// [`Store::stirred`] then, misses nothing.
+    pub fn rests(&self, limits: &Limits) -> bool {
+        let sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.grace.watch() || !sweep.pending.is_empty() || !sweep.retired.is_empty() {
+            return false;
+        }
+        let tables = self.lock();
+        let expires = (tables.any_ttl || !limits.idle_ttl.is_zero()) && tables.counts.families > 0;
+        let is_wanted = tables.wanted.of_all > 0 || !tables.wanted.of_family.is_empty() || tables.reserved_lines > 0;
+        !expires && !is_wanted && tables.retired.is_empty()
+    }
+
+    /// Whether nothing was begun since [`Store::rests`] was last asked.
+    pub fn is_watched(&self) -> bool {
+        self.grace.is_watched()
+    }
+
+    /// Waits until a worker begins a batch that found all at rest, or somebody calls [`Store::stir`].
+    pub async fn stirred(&self) {
+        while self.grace.is_watched() {
+            self.stirred.notified().await;
+        }
+    }
+
+    /// Ends the rest: of what a worker begins, or since the rules have changed.
+    pub fn stir(&self) {
+        self.grace.end_watch();
+        self.stirred.notify_one();
+    }
+
+    /// Tells the time, by which windows end and new counters are shown as they are: each sweep does, and who reads
+    /// when there was none for a while.
+    pub fn show(&self, now: Tick, limits: &Limits) {
+        self.now.store(now, Relaxed);
         let hidden = limits.zero_first.as_secs();
         let until = if hidden == 0 { Tick::MAX } else { now.saturating_sub(hidden) };
         self.shown_until.store(until, Relaxed);
@@ -238,18 +270,23 @@ impl Store {
         let reader = self.read();
         let mut looked = 0;
         while looked < most && at.family < reader.families().len() {
-            let family = reader.families()[at.family].as_ref();
-            let list = family.map_or(&[][..], |family| family.series());
-            let end = list.len().min(at.series + most - looked);
-            for (place, series) in (at.series..end).zip(&list[at.series.min(end)..end]) {
-                if let (Some(family), Some(series)) = (family, series) {
-                    look(&reader, Cursor { series: place, ..*at }, family, series);
+            let run = match reader.families()[at.family].as_ref() {
+                Some(family) => {
+                    let run = family.series().run(at.series);
+                    let run = &run[..run.len().min(most - looked)];
+                    for (place, series) in (at.series..).zip(run) {
+                        if let Some(series) = series {
+                            look(&reader, Cursor { series: place, ..*at }, family, series);
+                        }
+                    }
+                    run.len()
                 }
-            }
-            looked += (end - at.series.min(end)).max(1);
-            *at = match end < list.len() {
-                true => Cursor { series: end, ..*at },
-                false => Cursor { family: at.family + 1, series: 0 },
+                None => 0,
+            };
+            looked += run.max(1);
+            *at = match run {
+                0 => Cursor { family: at.family + 1, series: 0 },
+                _ => Cursor { series: at.series + run, ..*at },
             };
         }
         looked

@@ -17,7 +17,8 @@ use hashbrown::HashTable;
 use super::arena::Budget;
 use super::cells::{self, CellSpace};
 use super::census::TurnedAway;
-use super::family::{Family, HELP_BYTES, OVERFLOW_PLACE, SHOWN, Series, make_room, new_family_bytes};
+use super::family::{Family, HELP_BYTES, OVERFLOW_PLACE, SHOWN, Series, new_family_bytes};
+use super::list::FEW;
 use super::names::LabelNames;
 use super::{Place, Placed, Retry, Sight, Wanted};
 use crate::admit::{Gate, Limit, Usage};
@@ -323,7 +324,7 @@ impl Tables {
         let family = families[number as usize].as_mut()?;
         let place = family.position(hasher, labels)?;
         let overflow = family.overflow == Some(place);
-        family.series[place as usize].as_mut()?.doomed = false;
+        family.series_mut(place)?.doomed = false;
         Some(Placed { place: family.place(place), overflow, family: number, again: Retry::Never })
     }
 
@@ -352,7 +353,10 @@ impl Tables {
         self.settle(0, family.held());
         self.counts.families += 1;
         let number = self.free.pop().unwrap_or_else(|| {
-            make_room(&mut self.families);
+            // A fourth more at a time: a list that is twice as long as need be wastes too much.
+            if self.families.len() == self.families.capacity() {
+                self.families.reserve_exact((self.families.len() / 4).max(FEW));
+            }
             self.families.push(None);
             self.families.len() as u32 - 1
         });
@@ -371,7 +375,7 @@ impl Tables {
         let before = family.held();
         let space = if family.kind() == Kind::Gauge { shared } else { sharded };
         let cell = space.take(family.shape.cells())?;
-        let place = family.add(hasher, Series { labels: labels.into(), cell, made: now, doomed: false }, overflow);
+        let place = family.add(hasher, Series::new(hasher, labels, cell, now), overflow);
         let lines = family.shape.lines();
         family.lines += lines;
         counts.created += 1;

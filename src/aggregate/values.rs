@@ -1,32 +1,36 @@
 //! The values that each label of a family has on living series.
 //!
 //! In: the rendered labels of a series that is made or removed. Out: whether a label has room for a further value.
-//! Always: a value is counted as often as series have it, so what expires makes room; values are kept as hashes, and
-//! two that share one only count as one.
+//! Always: a value is counted as often as series have it, so what expires makes room; values are kept as hashes of 32
+//! bits, and two that share one only count as one: of a million values a hundred.
 
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
-use super::family::{table_room, tidy};
+use super::index::{Index, half, spread};
 use crate::map::labels::rendered;
-use crate::model::heap_bytes;
 
 /// Values by label. Two flat tables, so that a label name costs no more than a value, and neither is ever searched.
 #[derive(Debug, Default)]
 pub(super) struct LabelValues {
     /// By name and value: how many series have it.
-    series: HashTable<Counted>,
+    series: Index<Counted>,
     /// By name: how many values it has.
-    values: HashTable<Counted>,
+    values: Index<Counted>,
 }
 
-/// How often what has this hash is there.
+/// How often what has this half of a hash is there.
 #[derive(Debug)]
 struct Counted {
-    hash: u64,
+    half: u32,
     times: u32,
+}
+
+impl Counted {
+    fn hash(&self) -> u64 {
+        spread(self.half)
+    }
 }
 
 impl LabelValues {
@@ -43,55 +47,63 @@ impl LabelValues {
 
     /// A series with these labels is made.
     pub(super) fn add(&mut self, hasher: &RandomState, labels: &str) {
-        for (name, value) in rendered(labels) {
-            if add_one(&mut self.series, hasher.hash_one((name.as_bytes(), value.as_bytes()))) {
-                add_one(&mut self.values, hasher.hash_one(name.as_bytes()));
+        for (name, pair) in hashes(hasher, labels) {
+            if add_one(&mut self.series, pair) {
+                add_one(&mut self.values, name);
             }
         }
     }
 
     /// A series with these labels is removed.
     pub(super) fn remove(&mut self, hasher: &RandomState, labels: &str) {
-        for (name, value) in rendered(labels) {
-            if take_one(&mut self.series, hasher.hash_one((name.as_bytes(), value.as_bytes()))) {
-                take_one(&mut self.values, hasher.hash_one(name.as_bytes()));
+        for (name, pair) in hashes(hasher, labels) {
+            if take_one(&mut self.series, pair) {
+                take_one(&mut self.values, name);
             }
         }
-        tidy(&mut self.series, |counted| counted.hash);
-        tidy(&mut self.values, |counted| counted.hash);
     }
 
     /// What the tables hold, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        heap_bytes(self.series.allocation_size()) + heap_bytes(self.values.allocation_size())
+        self.series.bytes() + self.values.bytes()
     }
 
     /// Most bytes of new tables that a series of so many labels may need.
     pub(super) fn room(&self, labels: usize) -> usize {
-        table_room(&self.series, labels) + table_room(&self.values, labels)
+        self.series.room(labels) + self.values.room(labels)
     }
 }
 
-fn times(counts: &HashTable<Counted>, hash: u64) -> u32 {
-    counts.find(hash, |counted| counted.hash == hash).map_or(0, |counted| counted.times)
+/// For each label a hash of its name, and of its name with its value.
+fn hashes(hasher: &RandomState, labels: &str) -> impl Iterator<Item = (u64, u64)> {
+    rendered(labels)
+        .map(|(name, value)| (hasher.hash_one(name.as_bytes()), hasher.hash_one((name.as_bytes(), value.as_bytes()))))
+}
+
+fn times(counts: &Index<Counted>, hash: u64) -> u32 {
+    let half = half(hash);
+    counts.find(spread(half), |counted| counted.half == half).map_or(0, |counted| counted.times)
 }
 
 /// Counts one more of `hash`, and says whether that was the first.
-fn add_one(counts: &mut HashTable<Counted>, hash: u64) -> bool {
-    let entry = counts.entry(hash, |counted| counted.hash == hash, |counted| counted.hash);
-    let mut entry = entry.or_insert(Counted { hash, times: 0 });
-    let counted = entry.get_mut();
-    counted.times += 1;
-    counted.times == 1
+fn add_one(counts: &mut Index<Counted>, hash: u64) -> bool {
+    let half = half(hash);
+    if let Some(counted) = counts.find_mut(spread(half), |counted| counted.half == half) {
+        counted.times += 1;
+        return false;
+    }
+    counts.insert(spread(half), Counted { half, times: 1 }, Counted::hash);
+    true
 }
 
 /// Counts one less of `hash`, and says whether that was the last.
-fn take_one(counts: &mut HashTable<Counted>, hash: u64) -> bool {
-    let Ok(mut entry) = counts.find_entry(hash, |counted| counted.hash == hash) else { return false };
-    entry.get_mut().times -= 1;
-    let is_last = entry.get().times == 0;
+fn take_one(counts: &mut Index<Counted>, hash: u64) -> bool {
+    let half = half(hash);
+    let Some(counted) = counts.find_mut(spread(half), |counted| counted.half == half) else { return false };
+    counted.times -= 1;
+    let is_last = counted.times == 0;
     if is_last {
-        entry.remove();
+        counts.remove(spread(half), |counted| counted.half == half, Counted::hash);
     }
     is_last
 }

@@ -41,6 +41,9 @@ pub(super) const MOST_WORKERS: usize = 2;
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// How often to look whether files have changed.
 const WATCH: Duration = Duration::from_secs(2);
+/// Seconds without a datagram after which nothing is done each second any more. One that comes ends that, at the price
+/// of a wake-up.
+const QUIET: u32 = 3;
 /// How often to look whether they have.
 const EMPTIED_POLL: Duration = Duration::from_millis(2);
 
@@ -191,8 +194,11 @@ async fn serve(
 
     let lifecycle = Arc::new(Lifecycle::default());
     let refresh = {
-        let udp = udp.clone();
-        Box::new(move || udp.iter().for_each(|udp| udp.refresh()))
+        let (udp, store, rules, clock) = (udp.clone(), store.clone(), rules.clone(), clock.clone());
+        Box::new(move || {
+            udp.iter().for_each(|udp| udp.refresh());
+            store.show(clock.tick(), &rules.load().gate.limits);
+        })
     };
     tokio::spawn(each_second(store.clone(), rules.clone(), telemetry.clone(), clock.clone()));
     let http = listener.local_addr().map_err(|error| failed("the HTTP listener has no address", &error))?;
@@ -201,12 +207,14 @@ async fn serve(
         let rules = rules.clone();
         Box::new(move || rules.load().insight.clone())
     };
+    let reloaded = Arc::new(Notify::new());
     // The server tells of the configuration, and the configuration is told to the server.
     let state_told = Arc::new(OnceLock::<Arc<http::State>>::new());
     in_force.tell({
-        let (state, telemetry) = (state_told.clone(), telemetry.clone());
+        let (state, telemetry, reloaded) = (state_told.clone(), telemetry.clone(), reloaded.clone());
         move |config| {
             log(config);
+            reloaded.notify_one();
             telemetry.set_level(config.telemetry.own_metrics);
             telemetry.set_relay_targets(&config.relay.targets);
             state.get().into_iter().for_each(|state| state.set(&config.http));
@@ -233,7 +241,7 @@ async fn serve(
         .with_admin(admin(&in_force, &quit));
     let state = Arc::new(state);
     let _ = state_told.set(state.clone());
-    tokio::spawn(watch(in_force.clone()));
+    tokio::spawn(watch(in_force.clone(), reloaded));
     for (kind, address) in &addresses {
         match &udp {
             Some(udp) if *kind == Listener::Udp => {
@@ -311,13 +319,16 @@ fn admin(in_force: &Arc<InForce>, quit: &Arc<Notify>) -> Admin {
     }
 }
 
-/// Reloads when a file of the configuration changes, if that is wished.
-async fn watch(in_force: Arc<InForce>) {
+/// Reloads when a file of the configuration changes, if that is wished; `changed` tells that it may be.
+async fn watch(in_force: Arc<InForce>, changed: Arc<Notify>) {
     let mut seconds = tokio::time::interval(WATCH);
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Taken before the server says that all is ready: what changes from then on is seen.
     let mut known = in_force.loaded().config.reload.watch.then(|| in_force.fingerprint());
     loop {
+        if known.is_none() {
+            changed.notified().await;
+        }
         seconds.tick().await;
         if !in_force.loaded().config.reload.watch {
             known = None;
@@ -332,14 +343,29 @@ async fn watch(in_force: Arc<InForce>) {
     }
 }
 
-/// Lets idle series give way, and keeps counts for those who ask for rates.
+/// Lets idle series give way, and keeps counts for those who ask for rates; once nothing was received for a while and
+/// nothing is left to do, not before something is: an idle process does not even wake up.
 async fn each_second(store: Arc<Store>, rules: Arc<ArcSwap<Rules>>, telemetry: Arc<Telemetry>, clock: Clock) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut quiet = 0;
     loop {
         seconds.tick().await;
         store.sweep(clock.tick(), &rules.load().gate.limits);
         telemetry.remember(clock.now());
+        // Whether nothing was received since it last looked; asked first, since it looks anew below.
+        let is_quiet = store.is_watched();
+        if !store.rests(&rules.load().gate.limits) || !is_quiet {
+            quiet = 0;
+            continue;
+        }
+        quiet += 1;
+        if quiet >= QUIET {
+            let figures = telemetry.figures();
+            store.stirred().await;
+            telemetry.rested(clock.now(), &figures);
+            quiet = 0;
+        }
     }
 }
 

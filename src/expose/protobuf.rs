@@ -159,11 +159,12 @@ impl UserProtobuf {
         out: &mut Vec<u8>,
     ) -> bool {
         let series = family.series();
-        let Some(ahead) = series.get(self.series..).and_then(|left| left.iter().position(Option::is_some)) else {
-            self.series = self.series.max(series.len());
+        while series.get(self.series).is_some_and(Option::is_none) {
+            self.series += 1;
+        }
+        if self.series >= series.len() {
             return false;
-        };
-        self.series += ahead;
+        }
         let mut is_full = false;
         write_family(family.name(), family.help(), family.kind().into(), out, |out| {
             // One at least, or a head at the end of a piece would be a message without a metric.

@@ -208,7 +208,9 @@ pub fn escaped<'a>(value: &'a [u8], buffer: &'a mut Vec<u8>) -> &'a [u8] {
 pub fn rendered(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let (name, behind) = rest.split_once("=\"")?;
+        // No name has such a sign.
+        let (name, behind) = rest.split_once('=')?;
+        let behind = behind.strip_prefix('"')?;
         let mut escaped = false;
         let end = behind.bytes().position(|byte| {
             let closes = byte == b'"' && !escaped;

@@ -112,6 +112,11 @@ impl Telemetry {
         self.ledger.history.note(now, || self.ledger.figures());
     }
 
+    /// Keeps `figures` as those of all the time since the last were kept, up to `now`.
+    pub fn rested(&self, now: Duration, figures: &Figures) {
+        self.ledger.history.rested(now, figures);
+    }
+
     /// The counts as they were at least `ago` before `now`, and at what time; see [`History::before`].
     pub fn before(&self, now: Duration, ago: Duration) -> (Duration, Figures) {
         self.ledger.history.before(now, ago)

@@ -24,6 +24,7 @@ mod exposition;
 mod flood;
 mod ground_truth;
 mod hostile;
+mod idle;
 mod insight;
 mod kernel_drops;
 mod limits;

@@ -46,6 +46,8 @@ struct Store {
     table: Mutex<Table>,
     shards: Vec<Shard>,
     rounds: Arc<Rounds<Vec<usize>>>,
+    /// Batches that somebody was told of, who watched for them.
+    told: AtomicU64,
 }
 
 impl Store {
@@ -53,7 +55,8 @@ impl Store {
         let table = Table { free: vec![1, 0], ..Table::default() };
         let cell = || (AtomicU64::new(0), AtomicU64::new(0));
         let shards = (0..workers).map(|_| [cell(), cell()]).collect();
-        Arc::new(Self { table: Mutex::new(table), shards, rounds: Arc::new(Rounds::new(workers)) })
+        let rounds = Arc::new(Rounds::new(workers));
+        Arc::new(Self { table: Mutex::new(table), shards, rounds, told: AtomicU64::new(0) })
     }
 
     fn place(&self, name: char) -> usize {
@@ -151,6 +154,9 @@ impl Worker {
             }
             self.passage.forgotten();
         }
+        if self.passage.ends_watch() {
+            self.store.told.fetch_add(1, Relaxed);
+        }
     }
 
     fn record(&mut self, now: u64, name: char) {
@@ -215,6 +221,28 @@ fn a_worker_that_wakes_between_rounds_forgets_what_either_takes_away() {
         assert_eq!((store.total('a'), store.total('b')), (3, 3));
         let table = store.table.lock().unwrap();
         assert!(table.gone.values().all(|gone| *gone <= 1), "{:?} samples went", table.gone);
+    });
+}
+
+#[test]
+fn who_finds_every_worker_asleep_sees_all_that_was_recorded_or_is_told_of_the_next_batch() {
+    in_every_order(4, || {
+        let store = Store::new(2);
+        let [mut first, mut second] = [0, 1].map(|number| Worker::new(&store, number));
+        let recording = thread::spawn(move || first.batch(NOW, "a"));
+        let resting = thread::spawn({
+            let store = store.clone();
+            move || store.rounds.watch().then(|| (store.total('a'), store.rounds.clone()))
+        });
+        second.batch(NOW, "a");
+        recording.join().unwrap();
+        let rested = resting.join().unwrap();
+        let told = store.told.load(Relaxed);
+        assert!(told <= 1, "one batch ends a watch, and {told} were told of");
+        if let Some((seen, rounds)) = rested {
+            assert_eq!(rounds.is_watched(), told == 0);
+            assert!(seen == 2 || told == 1, "{seen} samples were seen, and {told} batches told of");
+        }
     });
 }
 

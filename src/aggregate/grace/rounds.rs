@@ -7,11 +7,14 @@
 //! sleeps counts as passed, since it looks before it records again. What a worker did before a boundary is seen by
 //! whoever sees that it has passed it.
 //!
+//! Beside that it tells whoever watches for it that a batch begins after all workers slept.
+//!
 //! Two pairs of accesses carry this. One side writes the round and then reads a worker's mark; the worker writes its
 //! mark and then reads the round. A fence between the two on each side makes sure that at least one of them sees what
-//! the other wrote: either the worker is seen awake and waited for, or it sees the round and forgets. They are fences
-//! and not `SeqCst` accesses since `tests/races` tries every order of these lines by `loom`, which knows sequential
-//! consistency of fences alone; and a worker has one full barrier for each batch so, in place of two.
+//! the other wrote: either the worker is seen awake and waited for, or it sees the round and forgets. The same goes for
+//! a watch: either the worker is seen awake, or it sees that it is watched. They are fences and not `SeqCst` accesses
+//! since `tests/races` tries every order of these lines by `loom`, which knows sequential consistency of fences alone;
+//! and a worker has one full barrier for each batch so, in place of two.
 
 use std::sync::{Arc, PoisonError};
 
@@ -38,13 +41,16 @@ pub struct Rounds<T> {
     doomed: Mutex<(u64, Arc<T>)>,
     /// For each worker the last round it has passed, or [`ASLEEP`].
     marks: Box<[AtomicU64]>,
+    /// Not 0 if somebody watches for the next batch.
+    watched: AtomicU64,
 }
 
 impl<T: Default> Rounds<T> {
     /// For `workers` workers, all of which sleep.
     pub fn new(workers: usize) -> Self {
         let marks = (0..workers).map(|_| AtomicU64::new(ASLEEP)).collect();
-        Self { round: AtomicU64::new(0), doomed: Mutex::new((0, Arc::default())), marks }
+        let doomed = Mutex::new((0, Arc::default()));
+        Self { round: AtomicU64::new(0), doomed, marks, watched: AtomicU64::new(0) }
     }
 
     /// Starts a round: every worker is to forget `doomed` at its next boundary. The round before must have been passed.
@@ -60,6 +66,27 @@ impl<T: Default> Rounds<T> {
         let round = self.round.load(Relaxed);
         fence(SeqCst);
         self.marks.iter().all(|mark| mark.load(Acquire) >= round)
+    }
+}
+
+impl<T> Rounds<T> {
+    /// Watches for the next batch, and says whether every worker sleeps. If so, the first to wake up is told, and
+    /// nothing was recorded since that whoever calls this does not see.
+    pub fn watch(&self) -> bool {
+        self.watched.store(1, Relaxed);
+        fence(SeqCst);
+        self.marks.iter().all(|mark| mark.load(Acquire) == ASLEEP)
+    }
+
+    /// Whether nobody was told of a batch since [`Rounds::watch`].
+    pub fn is_watched(&self) -> bool {
+        self.watched.load(Relaxed) != 0
+    }
+
+    /// Ends the watch, and says whether there was one.
+    pub fn end_watch(&self) -> bool {
+        // Looked at first, since it is asked at each batch and seldom true.
+        self.is_watched() && self.watched.swap(0, Relaxed) != 0
     }
 }
 
@@ -91,6 +118,11 @@ impl<T> Passage<T> {
         // The next round may be about to begin if the sweep looked while this worker slept: then `doomed` is of that
         // one.
         Some(if only_one && of_round == round { Forget::Some(doomed) } else { Forget::All })
+    }
+
+    /// Whether somebody watches for this batch, and is to be told. To be asked behind [`Passage::enter`]; ends the watch.
+    pub fn ends_watch(&self) -> bool {
+        self.rounds.end_watch()
     }
 
     /// What [`Passage::enter`] told is forgotten.
