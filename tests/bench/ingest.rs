@@ -1,23 +1,37 @@
-//! Cost of a line from parse to record, by kind of line: `cargo bench --bench ingest`.
+//! Cost of a line: `cargo bench --bench ingest`.
 //!
-//! Each figure is for a whole batch of datagrams on one core, without a socket; elements are lines.
+//! - `ingest`: from parsing to the number it changes, by kind of line.
+//! - `stages`: the same stage by stage: the lines of a bot cut into samples, their identities found, and a value recorded
+//!   by the type of its series.
+//!
+//! Each figure is for a whole batch of datagrams on one core, without a socket; elements are lines, or values.
 
 #![allow(missing_docs, reason = "criterion's macros make items without any")]
 
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use statsieve::aggregate::Store;
-use statsieve::config::{Sources, load};
+use foldhash::fast::RandomState;
+use statsieve::admit::{Gate, Limits};
+use statsieve::aggregate::shape::Shape;
+use statsieve::aggregate::{Place, Sight, Store, Wanted};
+use statsieve::config::{Observation, Sources, load};
+use statsieve::identity::TagRules;
+use statsieve::identity::key::Key;
+use statsieve::map::labels::LabelSet;
+use statsieve::parse::Line;
 use statsieve::pipeline::{Pipeline, Rules};
 use statsieve::telemetry::SeriesBooks;
 
 /// Lines in a datagram of about 1,400 bytes.
 const LINES: u64 = 24;
 const DATAGRAMS: u64 = 512;
+/// Values recorded in a row.
+const VALUES: u64 = 8192;
 
 fn pipeline() -> Pipeline {
     pipeline_with(&[])
@@ -134,5 +148,90 @@ fn ingest(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, ingest);
+fn stages(c: &mut Criterion) {
+    let mut group = c.benchmark_group("stages");
+    let config = load(&Sources { file: None, set: Vec::new() }).expect("good settings").config;
+    let text = datagrams(bot_profile).concat();
+    let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    group.throughput(Throughput::Elements(lines.len() as u64));
+    group.bench_function("parse", |b| {
+        b.iter(|| {
+            for line in &lines {
+                let line = Line::parse(black_box(line), &config.parse).expect("a good line");
+                black_box(line.sample(line.body).expect("a good sample"));
+            }
+        });
+    });
+    group.bench_function("identity", |b| {
+        let rules = TagRules::new(&config.bucketing, &config.labels, false);
+        let (state, mut key) = (RandomState::default(), Key::default());
+        let mut read = Vec::new();
+        for line in &lines {
+            let line = Line::parse(line, &config.parse).expect("a good line");
+            read.push((line, line.sample(line.body).expect("a good sample")));
+        }
+        b.iter(|| {
+            for (line, sample) in &read {
+                black_box(rules.identify(black_box(line), sample, &mut key, &state, &mut ()));
+            }
+        });
+    });
+    let histogram = |factor| {
+        Shape::of(&Observation::Histogram {
+            bounds: vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0],
+            native_factor: factor,
+            native_max_buckets: 160,
+        })
+    };
+    let summary = Observation::Summary { quantiles: vec![0.5, 0.9, 0.99], max_age: Duration::from_secs(60) };
+    for (name, shape) in [
+        ("record_counter", Shape::Counter),
+        ("record_gauge", Shape::Gauge),
+        ("record_histogram", histogram(1.1)),
+        ("record_histogram_without_native", histogram(1.0)),
+        ("record_summary", Shape::of(&summary)),
+        ("record_set", Shape::set(Duration::from_secs(60), 1024)),
+    ] {
+        let store = Store::new(1, Arc::new(SeriesBooks::default()));
+        let mut recorder = store.recorder(0);
+        let gate = Gate::new(Limits::new(&config.cardinality, &config.labels), 0);
+        let mut labels = LabelSet::default();
+        let mut place = |n: u64| {
+            let wanted = Wanted {
+                name: "a",
+                written: "a",
+                help: None,
+                shape: &shape,
+                sample: None,
+                ttl: None,
+                generation: 0,
+                overflow_labels: r#"overflow="true""#,
+                sight: Sight::Second,
+                now: 1,
+            };
+            labels.clear();
+            labels.add_constant(b"n", n.to_string().as_bytes());
+            store.place(wanted, &mut labels, &mut Vec::new(), &gate).expect("room for it").place
+        };
+        // As many series as a bot has, met in any order.
+        let places: Vec<Place> = (0..256).map(&mut place).collect();
+        let order: Vec<(usize, u64)> = (0..VALUES).map(|n| (scatter(n) as usize % places.len(), scatter(!n))).collect();
+        let mut all = || {
+            for (n, random) in &order {
+                let place = black_box(&places[*n]);
+                let recorded = match place {
+                    Place::Set(..) => recorder.record_member(place, random.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+                    _ => recorder.record(place, (random % 5000) as f64 / 10_000.0, 1.0, false),
+                };
+                recorded.expect("it fits");
+            }
+        };
+        all();
+        group.throughput(Throughput::Elements(VALUES));
+        group.bench_function(name, |b| b.iter(&mut all));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, ingest, stages);
 criterion_main!(benches);

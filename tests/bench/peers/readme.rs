@@ -22,8 +22,14 @@ const END: &str = "<!-- performance: end -->\n";
 const OLDEST: Duration = Duration::from_secs(3600);
 
 /// Groups of criterion, in their order: the bench, the group, what its table is about, what an element is.
-const GROUPS: [(&str, &str, &str, &str); 6] = [
+const GROUPS: [(&str, &str, &str, &str); 7] = [
     ("ingest", "ingest", "From parsing a line to the number it changes, on one core and without a socket", "line"),
+    (
+        "ingest",
+        "stages",
+        "The stages of that: a bot's lines read, their identities found, values recorded",
+        "line or value",
+    ),
     (
         "mapping",
         "mapping",
