@@ -88,12 +88,22 @@ struct Figures {
     longest_ms: f64,
 }
 
+/// What the program itself, or a person, may ask for.
+const WORDS: [&str; 4] = ["measure", "pauses", "series", "process"];
+
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if std::env::args().all(|argument| argument != "--bench")
+        && !arguments.first().is_some_and(|word| WORDS.contains(&word.as_str()))
+    {
+        // As one of all targets that `cargo test` runs: a round, to see that it works.
+        arguments = vec!["round".to_owned()];
+    }
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["measure", kind, series] => measure(&KINDS[kind.parse::<usize>().unwrap()], series.parse().unwrap()),
         ["pauses", kind, series] => pauses(&KINDS[kind.parse::<usize>().unwrap()], series.parse().unwrap()),
+        ["round"] => (0..KINDS.len()).for_each(|kind| _ = of_runs(kind, 1000)),
         ["series"] => print!("{}", series()),
         ["process"] => print!("{}", process()),
         _ => print!("{}\n{}", series(), process()),
