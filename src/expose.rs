@@ -86,8 +86,11 @@ impl<P> Turns<P> {
 
 impl<P: Pieces> Pieces for Turns<P> {
     fn next(&mut self, out: &mut Vec<u8>) -> bool {
-        while self.store.is_wanted() && self.freed.elapsed() < self.held {
-            std::thread::yield_now();
+        // Also once nobody waits any more: who was let in comes again with the next line.
+        if self.store.is_wanted() {
+            while self.freed.elapsed() < self.held {
+                std::thread::yield_now();
+            }
         }
         let begun = Instant::now();
         let more = self.pieces.next(out);
