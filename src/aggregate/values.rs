@@ -1,14 +1,15 @@
 //! The values that each label of a family has on living series.
 //!
 //! In: the rendered labels of a series that is made or removed. Out: whether a label has room for a further value.
-//! Always: a value is counted as often as series have it, so what expires makes room; values are kept as hashes of 32
-//! bits, and two that share one only count as one: of a million values a hundred.
+//! Always: a value is counted as often as series have it, so what expires makes room; values are kept as hashes of 64
+//! bits, and two that share one only count as one. Half of each would not do: of millions of values that are tried
+//! against a full label, one or the other would pass for one that is there.
 
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 
-use super::index::{Index, half, spread};
+use super::index::Index;
 use crate::map::labels::rendered;
 
 /// Values by label. Two flat tables, so that a label name costs no more than a value, and neither is ever searched.
@@ -20,17 +21,11 @@ pub(super) struct LabelValues {
     values: Index<Counted>,
 }
 
-/// How often what has this half of a hash is there.
+/// How often what has this hash is there.
 #[derive(Debug)]
 struct Counted {
-    half: u32,
+    hash: u64,
     times: u32,
-}
-
-impl Counted {
-    fn hash(&self) -> u64 {
-        spread(self.half)
-    }
 }
 
 impl LabelValues {
@@ -81,29 +76,26 @@ fn hashes(hasher: &RandomState, labels: &str) -> impl Iterator<Item = (u64, u64)
 }
 
 fn times(counts: &Index<Counted>, hash: u64) -> u32 {
-    let half = half(hash);
-    counts.find(spread(half), |counted| counted.half == half).map_or(0, |counted| counted.times)
+    counts.find(hash, |counted| counted.hash == hash).map_or(0, |counted| counted.times)
 }
 
 /// Counts one more of `hash`, and says whether that was the first.
 fn add_one(counts: &mut Index<Counted>, hash: u64) -> bool {
-    let half = half(hash);
-    if let Some(counted) = counts.find_mut(spread(half), |counted| counted.half == half) {
+    if let Some(counted) = counts.find_mut(hash, |counted| counted.hash == hash) {
         counted.times += 1;
         return false;
     }
-    counts.insert(spread(half), Counted { half, times: 1 }, Counted::hash);
+    counts.insert(hash, Counted { hash, times: 1 }, |counted| counted.hash);
     true
 }
 
 /// Counts one less of `hash`, and says whether that was the last.
 fn take_one(counts: &mut Index<Counted>, hash: u64) -> bool {
-    let half = half(hash);
-    let Some(counted) = counts.find_mut(spread(half), |counted| counted.half == half) else { return false };
+    let Some(counted) = counts.find_mut(hash, |counted| counted.hash == hash) else { return false };
     counted.times -= 1;
     let is_last = counted.times == 0;
     if is_last {
-        counts.remove(spread(half), |counted| counted.half == half, Counted::hash);
+        counts.remove(hash, |counted| counted.hash == hash, |counted| counted.hash);
     }
     is_last
 }
