@@ -12,13 +12,13 @@ pub mod cache;
 pub mod key;
 pub mod users;
 
+use foldhash::fast::RandomState;
 use memchr::memchr;
 
 use crate::config::{Bucketing, Labels, glob_matches};
 use crate::map::name;
 use crate::model::SampleType;
 use crate::parse::{Line, Sample, scan};
-use foldhash::fast::RandomState;
 use key::{Key, Writer};
 use users::UserBuckets;
 

@@ -19,8 +19,8 @@
 //!    not read yet has the sender wait.
 //! 2. [`parse`]: [`parse::Line`] cuts the name off a line, and [`parse::Sample`] is one value, or several that share
 //!    all the rest. Both borrow the datagram; nothing is copied.
-//! 3. [`identity`]: [`identity::TagRules`] writes the bytes that tell one series from another, with the values of user
-//!    tags already replaced by user buckets. [`identity::cache::Cache`] remembers what became of those bytes. **A known
+//! 3. [`identity`]: [`identity::TagRules`] writes the words that tell one series from another, with the values of user
+//!    tags already replaced by user buckets. [`identity::cache::Cache`] remembers what became of them. **A known
 //!    identity goes straight to step 6**, with no lock and no allocation.
 //!    [`insight`] hears of the values on the way, for estimates of unique users and a list of the loudest; it looks at
 //!    one in 64 under a lock that only readers of that list share.

@@ -4,7 +4,7 @@
 //! for the raw name, or by `[naming]`.
 //! Not here: user buckets (`identity`), limits on series (`admit`), types that clash (`aggregate`).
 //! Always: a name matches `[a-zA-Z_:][a-zA-Z0-9_:]*` and a label name `[a-zA-Z_][a-zA-Z0-9_]*`; labels are sorted by
-//! name, none twice; the same identity bytes give the same result.
+//! name, none twice; the same identity gives the same result.
 //! Cost: runs when an identity is new or seen for the first time; reuses its buffers, so it allocates only to grow.
 
 mod glob;

@@ -119,4 +119,15 @@ mod tests {
         values.remove(&hasher, r#"a="2",b="x""#);
         assert!(values.series.is_empty() && values.values.is_empty());
     }
+
+    /// Half of each hash would let some six of these through.
+    #[test]
+    fn of_millions_of_values_none_passes_for_one_that_a_full_label_has() {
+        let (mut values, hasher) = (LabelValues::default(), RandomState::default());
+        (0..5000).for_each(|n| values.add(&hasher, &format!("k=\"{n}\"")));
+        let mut text = itoa::Buffer::new();
+        let mut passes = |n: u64| !values.is_one_too_many(&hasher, b"k", text.format(n).as_bytes(), 5000);
+        assert_eq!((0..5000).filter(|n| passes(*n)).count(), 5000);
+        assert_eq!((1_000_000..6_000_000).filter(|n| passes(*n)).count(), 0);
+    }
 }
