@@ -19,7 +19,7 @@ use crate::config::{Bucketing, Labels, glob_matches};
 use crate::map::name;
 use crate::model::SampleType;
 use crate::parse::{Line, Sample, scan};
-use key::{Key, Writer};
+use key::{Keys, Writer};
 use users::UserBuckets;
 
 /// The name; with it goes the type.
@@ -171,21 +171,21 @@ impl TagRules {
         String::from_utf8_lossy(&out).into_owned()
     }
 
-    /// Writes the identity of a sample into `key`; returns its hash, and how many tags `labels.drop` took out. `seen`
+    /// Writes the identity of a sample behind those in `keys`; returns its hash, and how many tags `labels.drop` took out. `seen`
     /// hears of the value of each tag that is bucketed under the name it is written by, of observations that lose the
     /// tag too.
     ///
-    /// Costs a copy of name and tags, and a hash for each value; allocates only when `key` has to grow.
+    /// Costs a copy of name and tags, and a hash for each value; allocates only when `keys` has to grow.
     #[inline(always)]
     pub fn identify(
         &self,
         line: &Line<'_>,
         sample: &Sample<'_>,
-        key: &mut Key,
+        keys: &mut Keys,
         state: &RandomState,
         seen: &mut impl Seen,
     ) -> (u64, u64) {
-        let mut out = key.start(line.rest, state);
+        let mut out = keys.start(line.rest, state);
         out.part(line.name, NAME, sample.kind as u8, 0);
         let observer = sample.kind.is_observer();
         let mut dropped = 0;

@@ -6,7 +6,10 @@
 //! nothing (but for one bucketed value in 64, which `insight` looks at, and with a quota for families one lock for a
 //! whole lease of cells); new rules take effect between datagrams, never inside one.
 
+mod ahead;
+
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +17,7 @@ use arc_swap::{ArcSwap, Cache as RulesCache};
 use foldhash::fast::RandomState;
 use xxhash_rust::xxh64::xxh64;
 
+use self::ahead::{Ahead, Known, Reading};
 use crate::admit::quota::{Leases, Quotas};
 use crate::admit::sampling::{Sampler, Signals};
 use crate::admit::{Gate, Limits};
@@ -24,7 +28,7 @@ use crate::clock::{self, Tick};
 use crate::config::{Config, GaugeSign, Parse, Rule, Sampling, SamplingMode};
 use crate::identity::TagRules;
 use crate::identity::cache::{Cache, Stored};
-use crate::identity::key::Key;
+use crate::identity::key::Keys;
 use crate::insight::{Insight, Watcher};
 use crate::map::labels::LabelSet;
 use crate::map::{Kind, Mapper, Resolved, TagDrops};
@@ -150,7 +154,8 @@ struct Stages {
     cached_under: Arc<Rules>,
     cache: Cache<Answer>,
     hasher: RandomState,
-    identity: Key,
+    /// Identities of those samples that wait.
+    keys: Keys,
     resolved: Resolved,
     labels: Vec<u8>,
     store: Arc<Store>,
@@ -202,7 +207,7 @@ impl Pipeline {
             exact: false,
             cached_under,
             hasher: RandomState::default(),
-            identity: Key::default(),
+            keys: Keys::default(),
             resolved: Resolved::default(),
             labels: Vec::new(),
             recorder: store.recorder(worker),
@@ -245,29 +250,23 @@ impl Pipeline {
     /// Takes every line of a datagram to its end.
     #[inline]
     pub fn datagram(&mut self, datagram: &[u8]) {
+        self.datagrams([datagram]);
+    }
+
+    /// The same for several in turn.
+    #[inline]
+    pub fn datagrams<'a>(&mut self, datagrams: impl IntoIterator<Item = &'a [u8]>) {
         let Self { rules, stages } = self;
-        let rules = rules.load();
-        if !Arc::ptr_eq(rules, &stages.cached_under) {
-            stages.start_over(rules);
-        }
-        if let Some(packer) = &mut stages.packer {
-            packer.datagram(datagram);
-        }
-        if let Some(quotas) = &rules.quotas {
-            stages.leases.at(quotas, quotas.now());
-        }
-        // ASCII is UTF-8; the check runs over whole words, so it costs next to nothing for all lines at once.
-        let ascii = datagram.is_ascii();
-        let mut start = 0;
-        while start < datagram.len() {
-            let end = scan::find(datagram, start, b'\n');
-            let (line, rest) = (&datagram[start..end], &datagram[start..]);
-            start = end + 1;
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if !line.is_empty() {
-                stages.line(rules, line, rest, ascii);
+        let mut ahead = Ahead::new();
+        for datagram in datagrams {
+            let rules = rules.load();
+            if !Arc::ptr_eq(rules, &stages.cached_under) {
+                stages.record(&stages.cached_under.clone(), &mut ahead);
+                stages.start_over(rules);
             }
+            stages.read(rules, datagram, &mut ahead);
         }
+        stages.record(&stages.cached_under.clone(), &mut ahead);
     }
 
     /// A batch begins at this time of the [`Clock`](crate::clock::Clock). Forgets what is about to be taken away.
@@ -347,18 +346,41 @@ impl Stages {
         self.packer = rules.relay.clone().map(Packer::new);
     }
 
-    /// Takes a line to its end; `rest` is what of the datagram begins with it.
+    /// Reads every line of a datagram.
     #[inline(always)]
-    fn line(&mut self, rules: &Rules, text: &[u8], rest: &[u8], ascii: bool) {
+    fn read<'a>(&mut self, rules: &Rules, datagram: &'a [u8], ahead: &mut Ahead<'a>) {
+        if let Some(packer) = &mut self.packer {
+            packer.datagram(datagram);
+        }
+        if let Some(quotas) = &rules.quotas {
+            self.leases.at(quotas, quotas.now());
+        }
+        // ASCII is UTF-8; the check runs over whole words, so it costs next to nothing for all lines at once.
+        let ascii = datagram.is_ascii();
+        let mut start = 0;
+        while start < datagram.len() {
+            let end = scan::find(datagram, start, b'\n');
+            let (line, rest) = (&datagram[start..end], &datagram[start..]);
+            start = end + 1;
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if !line.is_empty() {
+                self.line(rules, line, rest, ascii, ahead);
+            }
+        }
+    }
+
+    /// Reads a line; `rest` is what of the datagram begins with it.
+    #[inline(always)]
+    fn line<'a>(&mut self, rules: &Rules, text: &'a [u8], rest: &'a [u8], ascii: bool, ahead: &mut Ahead<'a>) {
         self.tally.add(Count::Lines, 1);
         let outcome = if text.len() > rules.max_line_bytes {
             Err(Refusal::new(DropReason::LineTooLong, rules.max_line_bytes))
         } else if !ascii && std::str::from_utf8(text).is_err() {
             Err(Refusal::new(DropReason::InvalidUtf8, 0))
         } else if self.sampler.thins() {
-            self.thinned(rules, text, rest)
+            self.thinned(rules, text, rest, ahead)
         } else {
-            self.samples::<false>(rules, text, rest, 1.0)
+            self.samples::<false>(rules, text, rest, 1.0, ahead)
         };
         if let Err(refusal) = outcome {
             self.tally.dropped(refusal.reason);
@@ -383,7 +405,13 @@ impl Stages {
 
     /// The same under sampling: draws for a line before it is read, where it is one that may be left out.
     #[inline(never)]
-    fn thinned(&mut self, rules: &Rules, text: &[u8], rest: &[u8]) -> Result<(), Refusal> {
+    fn thinned<'a>(
+        &mut self,
+        rules: &Rules,
+        text: &'a [u8],
+        rest: &'a [u8],
+        ahead: &mut Ahead<'a>,
+    ) -> Result<(), Refusal> {
         let mut weight = 1.0;
         // A client says little of itself, and loss of all things must be exact.
         let of_client = rules.parse.client_telemetry && text.starts_with(client::PREFIX);
@@ -396,21 +424,22 @@ impl Stages {
                 }
             }
         }
-        self.samples::<true>(rules, text, rest, weight)
+        self.samples::<true>(rules, text, rest, weight, ahead)
     }
 
-    /// Reads a line; with `WEIGHED`, its samples stand for `weight` lines each.
+    /// Reads a line's samples; with `WEIGHED`, they stand for `weight` lines each.
     #[inline(always)]
-    fn samples<const WEIGHED: bool>(
+    fn samples<'a, const WEIGHED: bool>(
         &mut self,
         rules: &Rules,
-        text: &[u8],
-        rest: &[u8],
+        text: &'a [u8],
+        rest: &'a [u8],
         weight: f64,
+        ahead: &mut Ahead<'a>,
     ) -> Result<(), Refusal> {
         if text[0] == b'_' && message::is_message(text) {
             let (line, sample) = message::message(text, &rules.parse)?;
-            self.sample(rules, text, &line, &sample);
+            self.sample(rules, text, 0, &line, &sample, ahead);
             return Ok(());
         }
         let mut line = Line::new(text, &rules.parse);
@@ -423,14 +452,23 @@ impl Stages {
             if WEIGHED {
                 sample.weight *= weight;
             }
-            self.sample(rules, text, &line, &sample);
+            self.sample(rules, text, from, &line, &sample, ahead);
             next = sample.next;
         }
         Ok(())
     }
 
+    /// Finds the identity of a sample, whose value starts at byte `from`, and puts it with those that wait.
     #[inline(always)]
-    fn sample(&mut self, rules: &Rules, text: &[u8], line: &Line<'_>, sample: &Sample<'_>) {
+    fn sample<'a>(
+        &mut self,
+        rules: &Rules,
+        text: &'a [u8],
+        from: usize,
+        line: &Line<'a>,
+        sample: &Sample<'a>,
+        ahead: &mut Ahead<'a>,
+    ) {
         if sample.invalid_rate || sample.unknown_fields != 0 {
             self.oddities(sample);
         }
@@ -446,28 +484,77 @@ impl Stages {
         // Where rules scale, whether a counter is negative shows once its rule is found.
         if !plain
             && !rules.mapper.scales()
-            && let Some(reason) = self.refuses(rules, sample, 1.0)
+            && let Some(reason) = self.refuses(rules, &Reading::of(sample), 1.0)
         {
             return self.note(rules, text, reason);
         }
-        let (hash, dropped) = rules.tags.identify(line, sample, &mut self.identity, &self.hasher, &mut self.watcher);
+        if ahead.is_full() {
+            self.record(rules, ahead);
+        }
+        let (hash, dropped) = rules.tags.identify(line, sample, &mut self.keys, &self.hasher, &mut self.watcher);
         if dropped > 0 {
             self.tally.tags_dropped(TagDropReason::Dropped, dropped);
         }
-        let outcome = match self.cache.get(hash, self.identity.words()) {
+        ahead.push(Known { text, from, reading: Reading::of(sample), hash, key_end: self.keys.end(), place: 0 });
+    }
+
+    /// Records what waits, in the order in which it was read.
+    #[inline(never)]
+    fn record(&mut self, rules: &Rules, ahead: &mut Ahead<'_>) {
+        let samples = ahead.samples();
+        for known in &mut *samples {
+            known.place = self.cache.place(known.hash);
+        }
+        // Touches all that is looked at next, so that none waits for its turn to be fetched.
+        let mut touched = 0;
+        for known in &*samples {
+            if let Some((word, answer)) = self.cache.glance(known.place) {
+                touched ^= word;
+                if let Ok(place) = &answer.outcome {
+                    touched ^= self.recorder.glance(place);
+                }
+            }
+        }
+        std::hint::black_box(touched);
+        let mut start = 0;
+        for known in &*samples {
+            let key = start..known.key_end;
+            start = known.key_end;
+            let outcome = match self.cache.get_at(known.place, self.keys.words(key.clone())) {
+                Some(answer) if self.now < answer.again_at => {
+                    self.tally.add(Count::CacheHits, 1);
+                    answer.take(rules, &known.reading, &mut self.recorder, &mut self.leases, &mut self.tally)
+                }
+                _ => self.other(rules, known, key),
+            };
+            if let Err(reason) = outcome {
+                self.note(rules, known.text, reason);
+            }
+        }
+        ahead.clear();
+        self.keys.clear();
+    }
+
+    /// Records a sample that was not found in the cache at first sight.
+    #[cold]
+    fn other(&mut self, rules: &Rules, known: &Known<'_>, key: Range<usize>) -> Result<(), DropReason> {
+        // One that waited before it may have made the entry, and two hashes may be equal.
+        let sight = match self.cache.get(known.hash, self.keys.words(key.clone())) {
             Some(answer) if self.now < answer.again_at => {
                 self.tally.add(Count::CacheHits, 1);
-                answer.take(rules, sample, &mut self.recorder, &mut self.leases, &mut self.tally)
+                return answer.take(rules, &known.reading, &mut self.recorder, &mut self.leases, &mut self.tally);
             }
-            Some(_) => self.new_identity(rules, text, line, sample, hash, Sight::Again),
+            Some(_) => Sight::Again,
             None => {
-                let sight = if self.cache.sighted(hash) { Sight::Second } else { Sight::First };
-                self.new_identity(rules, text, line, sample, hash, sight)
+                if self.cache.sighted(known.hash) {
+                    Sight::Second
+                } else {
+                    Sight::First
+                }
             }
         };
-        if let Err(reason) = outcome {
-            self.note(rules, text, reason);
-        }
+        let (line, sample) = known.read_again(&rules.parse).map_err(|refusal| refusal.reason)?;
+        self.new_identity(rules, known, (&line, &sample), key, sight)
     }
 
     /// Adds up what a client tells of itself: no series, no limit, no quota.
@@ -496,18 +583,17 @@ impl Stages {
     fn new_identity(
         &mut self,
         rules: &Rules,
-        text: &[u8],
-        line: &Line<'_>,
-        sample: &Sample<'_>,
-        hash: u64,
+        known: &Known<'_>,
+        (line, sample): (&Line<'_>, &Sample<'_>),
+        key: Range<usize>,
         sight: Sight,
     ) -> Result<(), DropReason> {
         self.tally.add(Count::CacheMisses, 1);
-        let resolved = rules.mapper.resolve(&rules.tags, text, line, sample, &mut self.resolved);
+        let resolved = rules.mapper.resolve(&rules.tags, known.text, line, sample, &mut self.resolved);
         let scale = self.resolved.scale;
         if rules.mapper.scales()
             && resolved.is_ok()
-            && let Some(reason) = self.refuses(rules, sample, scale)
+            && let Some(reason) = self.refuses(rules, &known.reading, scale)
         {
             return Err(reason);
         }
@@ -527,9 +613,9 @@ impl Stages {
         let tag_drops = (outcome.is_ok() && drops.iter().any(|n| *n > 0)).then(|| Box::new(drops));
         let mapped = self.resolved.rule.is_some();
         let answer = Answer { outcome, scale, mapped, overflow, family, again_at, tag_drops };
-        let outcome = answer.take(rules, sample, &mut self.recorder, &mut self.leases, &mut self.tally);
+        let outcome = answer.take(rules, &known.reading, &mut self.recorder, &mut self.leases, &mut self.tally);
         if sight != Sight::First {
-            self.cache.insert(hash, self.identity.words(), answer);
+            self.cache.insert(known.hash, self.keys.words(key), answer);
         }
         outcome
     }
@@ -569,7 +655,7 @@ impl Stages {
     /// Asked before anything else of the sample: it makes no series, nor does it decide what type a name has. A plain
     /// number of weight 1 need not be asked, unless a rule scales it.
     #[inline(never)]
-    fn refuses(&mut self, rules: &Rules, sample: &Sample<'_>, scale: f64) -> Option<DropReason> {
+    fn refuses(&mut self, rules: &Rules, sample: &Reading<'_>, scale: f64) -> Option<DropReason> {
         if sample.kind == SampleType::Set {
             let empty = matches!(sample.values, Values::Text([]));
             empty.then(|| self.tally.dropped(DropReason::MalformedValue));
@@ -617,7 +703,7 @@ impl Answer {
     fn take(
         &self,
         rules: &Rules,
-        sample: &Sample<'_>,
+        sample: &Reading<'_>,
         recorder: &mut Recorder,
         leases: &mut Leases,
         tally: &mut Tally,
@@ -676,7 +762,7 @@ impl Answer {
     fn record(
         &self,
         rules: &Rules,
-        sample: &Sample<'_>,
+        sample: &Reading<'_>,
         place: &Place,
         number: Number,
         recorder: &mut Recorder,
@@ -722,7 +808,7 @@ impl Answer {
     fn take_all(
         &self,
         rules: &Rules,
-        sample: &Sample<'_>,
+        sample: &Reading<'_>,
         place: &Place,
         recorder: &mut Recorder,
         leases: &mut Leases,
@@ -744,7 +830,7 @@ impl Answer {
                 // A client of Datadog means a value by a minus, and never writes a plus.
                 match value.is_sign_negative() {
                     false => tally.add(Count::GaugesRaised, 1),
-                    true => tally.add(Count::GaugesLowered, u64::from(!sample.tags.is_empty())),
+                    true => tally.add(Count::GaugesLowered, u64::from(sample.tagged)),
                 }
             }
             all = all.and(outcome);

@@ -89,6 +89,30 @@ impl<T: Stored> Cache<T> {
         entry.value.as_ref()
     }
 
+    /// Where something is stored for an identity of this hash; nowhere, for most others.
+    #[inline]
+    pub fn place(&self, hash: u64) -> u32 {
+        self.table.find(hash, |place| self.entries[*place as usize].hash == hash).copied().unwrap_or(NO_PLACE)
+    }
+
+    /// What is stored at `place` for some key, and a word of that: for who wants to have them near.
+    #[inline]
+    pub fn glance(&self, place: u32) -> Option<(u64, &T)> {
+        let entry = self.entries.get(place as usize)?;
+        Some((*entry.key.first()?, entry.value.as_ref()?))
+    }
+
+    /// What is stored for `key`, if that is at `place`.
+    #[inline]
+    pub fn get_at(&mut self, place: u32, key: &[u64]) -> Option<&T> {
+        let entry = self.entries.get_mut(place as usize)?;
+        if !same(&entry.key, key) {
+            return None;
+        }
+        entry.used = true;
+        entry.value.as_ref()
+    }
+
     /// Notes a sight of the identity with this hash, and says whether it was seen lately.
     pub fn sighted(&mut self, hash: u64) -> bool {
         let row = &mut self.door[hash as usize % DOOR_ROWS];

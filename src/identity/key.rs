@@ -1,4 +1,4 @@
-//! The bytes of an identity, and their hash.
+//! The bytes of identities, and their hashes.
 //!
 //! In: parts of a line, and what stands between them. Out: the key as words, and its hash.
 //! Always: keys are equal only if all that was put into them is. Nothing is allocated but for a line longer than any
@@ -10,6 +10,7 @@
 //! read in others, and no CPU foresees how long a part is.
 
 use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
 
 use foldhash::fast::{FoldHasher, RandomState};
 
@@ -32,19 +33,18 @@ const MASKS: [u64; 2 * FULL + 1] = {
     masks
 };
 
-/// A key, and room for the next.
+/// Keys one behind the other, and room for the next.
 #[derive(Debug, Default)]
-pub struct Key {
+pub struct Keys {
     words: Vec<u64>,
     length: usize,
 }
 
-impl Key {
-    /// Starts a key of parts that lie within `text`, or elsewhere at a cost.
+impl Keys {
+    /// Starts one more key, of parts that lie within `text`, or elsewhere at a cost.
     #[inline(always)]
     pub fn start<'a>(&'a mut self, text: &'a [u8], state: &RandomState) -> Writer<'a> {
-        self.length = 0;
-        Writer { key: self, text, even: state.build_hasher(), odd: state.build_hasher() }
+        Writer { keys: self, text, even: state.build_hasher(), odd: state.build_hasher() }
     }
 
     #[cold]
@@ -52,16 +52,28 @@ impl Key {
         self.words.resize(2 * self.length + 16 * UNIT, 0);
     }
 
-    /// The key, as far as it is written.
+    /// Forgets all keys.
     #[inline(always)]
-    pub fn words(&self) -> &[u64] {
-        &self.words[..self.length]
+    pub fn clear(&mut self) {
+        self.length = 0;
+    }
+
+    /// Where the next key starts.
+    #[inline(always)]
+    pub fn end(&self) -> usize {
+        self.length
+    }
+
+    /// The words from one place to another.
+    #[inline(always)]
+    pub fn words(&self, places: Range<usize>) -> &[u64] {
+        &self.words[places]
     }
 }
 
 /// Writes one key.
 pub struct Writer<'a> {
-    key: &'a mut Key,
+    keys: &'a mut Keys,
     text: &'a [u8],
     /// Two hashes, which need not wait for each other.
     even: FoldHasher<'static>,
@@ -105,12 +117,12 @@ impl Writer<'_> {
 
     #[inline(always)]
     fn unit(&mut self, words: [u64; UNIT]) {
-        let start = self.key.length;
-        if self.key.words.len() < start + UNIT {
-            self.key.grow();
+        let start = self.keys.length;
+        if self.keys.words.len() < start + UNIT {
+            self.keys.grow();
         }
-        self.key.words[start..start + UNIT].copy_from_slice(&words);
-        self.key.length = start + UNIT;
+        self.keys.words[start..start + UNIT].copy_from_slice(&words);
+        self.keys.length = start + UNIT;
         let [first, second, third, fourth] = words.map(u128::from);
         self.even.write_u128(first | second << 64);
         self.odd.write_u128(third | fourth << 64);
@@ -139,13 +151,14 @@ mod tests {
     use super::*;
 
     fn key(state: &RandomState, text: &[u8], parts: &[&[u8]]) -> (Vec<u64>, u64) {
-        let mut key = Key::default();
+        let mut key = Keys::default();
         // What a longer key left behind must not show.
         key.start(&[], state).part(&[b'x'; 1000], 1, 2, 3);
+        key.clear();
         let mut writer = key.start(text, state);
         parts.iter().for_each(|part| writer.part(part, 7, 0, 9));
         let hash = writer.end();
-        (key.words().to_vec(), hash)
+        (key.words(0..key.end()).to_vec(), hash)
     }
 
     #[test]
@@ -181,9 +194,9 @@ mod tests {
             }
         }
         let of = |what, with, number| {
-            let mut key = Key::default();
+            let mut key = Keys::default();
             key.start(&[], &state).part(b"a", what, with, number);
-            key.words().to_vec()
+            key.words(0..key.end()).to_vec()
         };
         assert!(!same(&of(1, 0, 0), &of(2, 0, 0)));
         assert!(!same(&of(1, 1, 0), &of(1, 2, 0)));

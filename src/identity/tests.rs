@@ -14,9 +14,9 @@ fn identify(set: &[&str], text: &str) -> (Vec<u8>, u64) {
     let rules = TagRules::new(&config.bucketing, &config.labels, config.parse.container_id_label.is_some());
     let line = Line::parse(text.as_bytes(), &config.parse).expect(text);
     let sample = line.sample(line.body).expect(text);
-    let mut out = Key::default();
+    let mut out = Keys::default();
     let (_, dropped) = rules.identify(&line, &sample, &mut out, &RandomState::default(), &mut ());
-    (out.words().iter().flat_map(|word| word.to_le_bytes()).collect(), dropped)
+    (out.words(0..out.end()).iter().flat_map(|word| word.to_le_bytes()).collect(), dropped)
 }
 
 fn rules(set: &[&str]) -> TagRules {

@@ -252,7 +252,8 @@ impl Worker {
         let mut batch = Batch { datagrams: 0, bytes: 0, full: false };
         let mut arrivals = [0u64; BATCH];
         let mut drops = None;
-        for message in messages {
+        let mut cut = 0;
+        let datagrams = messages.map(|message| {
             for control in message.cmsgs().into_iter().flatten() {
                 match control {
                     ControlMessageOwned::ScmTimestampns(stamp) => {
@@ -262,20 +263,19 @@ impl Worker {
                     _ => {}
                 }
             }
-            if let Some(datagram) = message.iovs().next() {
-                if message.flags.contains(MsgFlags::MSG_TRUNC) {
-                    // Its last line was cut; only a unix socket takes datagrams of more than 64 KiB.
-                    let whole = memchr::memrchr(b'\n', datagram).map_or(0, |end| end + 1);
-                    pipeline.datagram(&datagram[..whole]);
-                    pipeline.too_long();
-                } else {
-                    pipeline.datagram(datagram);
-                }
-            }
             pressure.took(arrivals[batch.datagrams], message.bytes);
             batch.bytes += message.bytes;
             batch.datagrams += 1;
-        }
+            let datagram = message.iovs().next().unwrap_or_default();
+            if !message.flags.contains(MsgFlags::MSG_TRUNC) {
+                return datagram;
+            }
+            // Its last line was cut; only a unix socket takes datagrams of more than 64 KiB.
+            cut += 1;
+            &datagram[..memchr::memrchr(b'\n', datagram).map_or(0, |end| end + 1)]
+        });
+        pipeline.datagrams(datagrams);
+        (0..cut).for_each(|_| pipeline.too_long());
         batch.full = batch.datagrams == room;
         if let Some(drops) = drops {
             extend_drops(&queue.kernel_dropped, drops);

@@ -21,7 +21,7 @@ use statsieve::aggregate::shape::Shape;
 use statsieve::aggregate::{Place, Sight, Store, Wanted};
 use statsieve::config::{Observation, Sources, load};
 use statsieve::identity::TagRules;
-use statsieve::identity::key::Key;
+use statsieve::identity::key::Keys;
 use statsieve::map::labels::LabelSet;
 use statsieve::parse::Line;
 use statsieve::pipeline::{Pipeline, Rules};
@@ -164,7 +164,7 @@ fn stages(c: &mut Criterion) {
     });
     group.bench_function("identity", |b| {
         let rules = TagRules::new(&config.bucketing, &config.labels, false);
-        let (state, mut key) = (RandomState::default(), Key::default());
+        let (state, mut keys) = (RandomState::default(), Keys::default());
         let mut read = Vec::new();
         for line in &lines {
             let line = Line::parse(line, &config.parse).expect("a good line");
@@ -172,7 +172,8 @@ fn stages(c: &mut Criterion) {
         }
         b.iter(|| {
             for (line, sample) in &read {
-                black_box(rules.identify(black_box(line), sample, &mut key, &state, &mut ()));
+                keys.clear();
+                black_box(rules.identify(black_box(line), sample, &mut keys, &state, &mut ()));
             }
         });
     });
