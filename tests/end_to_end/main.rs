@@ -21,6 +21,7 @@ mod clients;
 mod command_line;
 mod drop_in;
 mod exposition;
+mod fleet;
 mod flood;
 mod ground_truth;
 mod hostile;
