@@ -1,6 +1,7 @@
-//! A fleet on one machine, from the files of `deploy/fleet`: twenty sidecars of two bots, two shards, the global server,
-//! and an agent that writes to VictoriaMetrics. What was sent is known, so every total is compared exactly.
+//! A fleet on one machine, from the files of `deploy/fleet`: twenty sidecars of two bots, two shards, the global
+//! server, and an agent that writes to VictoriaMetrics. What was sent is known, so every total is compared exactly.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener};
@@ -9,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{KillOnDrop, Log, Sidecar, get, wait_until};
+use crate::harness::{KillOnDrop, Log, Sidecar, get, wait_for_or_explain, wait_until};
 use crate::tools::{percent_encoded, tool};
 
 /// The bots, and the numbers of their sidecars.
@@ -66,11 +67,15 @@ impl Server {
     /// Waits until a query answers so, exactly.
     fn wait_for(&self, query: &str, expected: &[(&str, f64)]) {
         let expected: BTreeMap<String, f64> = expected.iter().map(|(job, value)| ((*job).to_owned(), *value)).collect();
-        let mut found = BTreeMap::new();
-        wait_until(&format!("{query} is {expected:?} at {}\n{}", self.address, self.log.text()), || {
-            found = self.query(query);
-            found == expected
-        });
+        let found = RefCell::new(BTreeMap::new());
+        wait_for_or_explain(
+            &format!("{query} is {expected:?} at {}", self.address),
+            || {
+                found.replace(self.query(query));
+                (*found.borrow() == expected).then_some(())
+            },
+            || format!("found {:?}\nits log:\n{}", found.borrow(), self.log.text()),
+        );
     }
 
     /// Whether every rule could be evaluated: no duplicates, no label sets that do not match.

@@ -66,7 +66,12 @@ pub(crate) fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T
     wait_for_or_explain(what, condition, String::new)
 }
 
-fn wait_for_or_explain<T>(what: &str, mut condition: impl FnMut() -> Option<T>, explain: impl FnOnce() -> String) -> T {
+/// The same; a failure shows an explanation.
+pub(crate) fn wait_for_or_explain<T>(
+    what: &str,
+    mut condition: impl FnMut() -> Option<T>,
+    explain: impl FnOnce() -> String,
+) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = condition() {
