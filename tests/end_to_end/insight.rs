@@ -176,15 +176,24 @@ fn rule_test(rules: &str, registers: usize, cases: &[u64]) -> String {
                 .unwrap();
             }
         }
-        let expected = (estimate(&merged) * 1000.0).round() / 1000.0;
-        let query = "round(statsieve:distinct * 1000) / 1000";
+        let zeros = merged.iter().filter(|rank| **rank == 0).count() as f64;
+        let inverse_sum: f64 = merged.iter().map(|rank| 0.5_f64.powi(i32::from(*rank))).sum();
         let labels = "{tag=\"user_id\",window=\"5m\"}";
-        write!(
-            text,
-            "    promql_expr_test:\n      - expr: {query}\n        eval_time: 1m\n        \
-             exp_samples: [{{labels: '{labels}', value: {expected}}}]\n"
-        )
-        .unwrap();
+        text.push_str("    promql_expr_test:\n");
+        for (query, expected) in [
+            ("round(statsieve:distinct * 1000) / 1000", (estimate(&merged) * 1000.0).round() / 1000.0),
+            // Sums of powers of two, so exact; a mean is nearly so.
+            ("statsieve:distinct_registers + 0", registers as f64),
+            ("round(statsieve:distinct_zero_ratio * 1024) / 1024", zeros / registers as f64),
+            ("statsieve:distinct_inverse_sum + 0", inverse_sum),
+        ] {
+            write!(
+                text,
+                "      - expr: {query}\n        eval_time: 1m\n        \
+                 exp_samples: [{{labels: '{labels}', value: {expected}}}]\n"
+            )
+            .unwrap();
+        }
     }
     text
 }

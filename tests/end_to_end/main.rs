@@ -41,6 +41,7 @@ mod recording;
 mod relay;
 mod reload;
 mod report;
+mod rules;
 mod start_and_stop;
 mod tools;
 mod transports;

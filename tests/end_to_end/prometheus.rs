@@ -108,7 +108,7 @@ impl Prometheus {
 }
 
 /// Has a server ask for protobuf first.
-const NATIVE: &str = "--enable-feature=native-histograms";
+pub(crate) const NATIVE: &str = "--enable-feature=native-histograms";
 
 /// What a real server makes of [`LINES`], for one setting of the sidecar and one of the server.
 fn assert_prometheus_answers(settings: &[&str], arguments: &[&str], native: bool) {

@@ -12,6 +12,7 @@ use statsieve::command::{BAD_CONFIGURATION, check};
 use statsieve::config::{self, BucketMethod, Loaded, Problems, Sources};
 
 mod mapping;
+mod rules;
 
 fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/config")
