@@ -11,6 +11,7 @@ use std::process::Command;
 use statsieve::command::{BAD_CONFIGURATION, check};
 use statsieve::config::{self, BucketMethod, Loaded, Problems, Sources};
 
+mod dashboards;
 mod mapping;
 mod rules;
 
