@@ -19,6 +19,7 @@ mod backpressure;
 mod books;
 mod clients;
 mod command_line;
+mod dashboards;
 mod drop_in;
 mod exposition;
 mod fleet;

@@ -86,6 +86,13 @@ impl Prometheus {
             .collect()
     }
 
+    /// The data of an answer of its API, or what it says is wrong.
+    pub(crate) fn ask(&self, path: &str) -> Result<Value, String> {
+        let reply = get(self.address, path, &[]).unwrap();
+        let answer: Value = serde_json::from_slice(&reply.body).unwrap();
+        if reply.status == 200 { Ok(answer["data"].clone()) } else { Err(answer["error"].to_string()) }
+    }
+
     /// The answer to a query for one series.
     pub(crate) fn one(&self, query: &str) -> Option<f64> {
         let answer = self.query(query);
