@@ -322,6 +322,19 @@ LINKS = [
     }
 ]
 
+# A mark in every graph where an alert of deploy/prometheus/rules fired.
+ALERTS = {
+    "name": "Alerts",
+    "datasource": SOURCE,
+    "enable": True,
+    "expr": 'ALERTS{alertstate="firing", alertname=~"(Statsieve|Bot).+", job=~"$job"}',
+    "titleFormat": "{{alertname}}",
+    "textFormat": "{{job}}",
+    "tagKeys": "severity",
+    "step": "30s",
+    "iconColor": "red",
+}
+
 
 def dashboard(uid, title, description, variables, rows):
     """A dashboard of rows: pairs of a title and panels."""
@@ -354,7 +367,7 @@ def dashboard(uid, title, description, variables, rows):
         "timepicker": {},
         "fiscalYearStartMonth": 0,
         "weekStart": "",
-        "annotations": {"list": []},
+        "annotations": {"list": [ALERTS]},
         "templating": {"list": [DATASOURCE, *variables]},
         "panels": [{"id": number, **each} for number, each in enumerate(panels, 1)],
     }

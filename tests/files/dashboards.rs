@@ -104,6 +104,8 @@ fn dashboards_are_of_the_classic_schema_and_link_to_each_other() {
         // uneditable-dashboard
         assert_eq!((&dashboard["editable"], &dashboard["graphTooltip"]), (&json!(false), &json!(1)), "{name}");
         assert!(!text(&dashboard, "title").is_empty() && !text(&dashboard, "description").is_empty(), "{name}");
+        let [alerts] = list(&dashboard["annotations"], "list") else { panic!("{name}: alerts are marked in graphs") };
+        assert!(text(alerts, "expr").starts_with("ALERTS{") && alerts["enable"] == true, "{name}: {alerts}");
         let [link] = list(&dashboard, "links") else { panic!("{name}: one set of links") };
         assert_eq!(link["tags"], dashboard["tags"], "{name}: the link lists all that have the tag");
         assert_eq!((&link["includeVars"], &link["keepTime"]), (&json!(true), &json!(true)), "{name}");
@@ -292,7 +294,7 @@ fn provisioning_files_name_the_folder_that_the_readme_copies_to() {
     assert!(!text(&source["datasources"][0]["jsonData"], "timeInterval").is_empty(), "$__rate_interval needs it");
     let provider = load("grafana/provisioning/dashboards/statsieve.yml");
     let path = text(&provider["providers"][0]["options"], "path");
-    assert!(read("README.md").contains(&format!("cp -r grafana/dashboards {path}\n")), "the README copies to {path}");
+    assert!(read("README.md").contains(&format!("cp -rT grafana/dashboards {path}\n")), "the README copies to {path}");
 }
 
 #[test]
