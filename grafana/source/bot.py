@@ -4,11 +4,7 @@ from model import *
 
 COMMAND = 'command=~"$command"'
 METHOD = 'method=~"$method"'
-CACHE = rate("bot_cache_requests_total")
-HITS = rate("bot_cache_requests_total", labels='result="hit"')
 UPDATES = rate("bot_updates_total")
-CALLS = rate("bot_api_calls_total", labels=METHOD)
-LIMITED_CALLS = rate("bot_api_calls_total", labels=f'{METHOD}, status="429"')
 # Not the series that a limit took the bucket from: all users may be in it.
 BUCKETS = rate("bot_messages_total", "user_bucket", 'user_bucket!=""')
 REPLIES = "bot_reply_latency_seconds"
@@ -27,7 +23,7 @@ WELL = [
         "Share of look-ups that the bot's caches answered. Target: over 90 %. If it falls: a cache that was emptied"
         " (restart, deployment), is too small, or has a key that changes; Cache hit rate by cache says which.",
         "percentunit",
-        share(HITS, CACHE),
+        share_of("bot_cache_requests_total", "result", '="hit"'),
         HIT_RATE,
     ),
     stat(
@@ -59,7 +55,7 @@ WELL = [
         "Share of calls that the platform refused because there were too many. Above 1 % replies "
         "come late: send less at once, and obey its retry_after.",
         "percentunit",
-        share(LIMITED_CALLS, CALLS),
+        share_of("bot_api_calls_total", "status", '="429"', labels=METHOD),
         steps(GREEN, (0.01, YELLOW), (0.05, RED)),
     ),
     stat(
@@ -97,18 +93,7 @@ ROWS = [
                 "Share of look-ups answered, cache by cache; dashed: the target of 90 %. A cache "
                 "that falls alone is too small or has a key that changes; all at once, a restart.",
                 "percentunit",
-                [
-                    (
-                        named(
-                            "cache",
-                            share(
-                                rate("bot_cache_requests_total", "cache", 'result="hit"'),
-                                rate("bot_cache_requests_total", "cache"),
-                            ),
-                        ),
-                        "{{cache}}",
-                    )
-                ],
+                [(named("cache", share_of("bot_cache_requests_total", "result", '="hit"', "cache")), "{{cache}}")],
                 thresholds=HIT_RATE,
                 max=1,
                 soft_min=0.8,
@@ -192,10 +177,7 @@ ROWS = [
                 "Failed updates and commands",
                 "Share whose result is not ok.",
                 "percentunit",
-                [
-                    (share(rate(f"bot_{what}_total", labels='result!="ok"'), rate(f"bot_{what}_total")), what)
-                    for what in ("updates", "commands")
-                ],
+                [(share_of(f"bot_{what}_total", "result", '!~"ok|"'), what) for what in ("updates", "commands")],
             ),
         ],
     ),
@@ -216,13 +198,7 @@ ROWS = [
                 "percentunit",
                 [
                     (
-                        named(
-                            "method",
-                            share(
-                                rate("bot_api_calls_total", "method", f'{METHOD}, status="429"'),
-                                rate("bot_api_calls_total", "method", METHOD),
-                            ),
-                        ),
+                        named("method", share_of("bot_api_calls_total", "status", '="429"', "method", METHOD)),
                         "{{method}}",
                     )
                 ],

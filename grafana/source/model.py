@@ -51,6 +51,12 @@ def share(part, whole):
     return f"({part} or 0 * {whole}) / {whole}"
 
 
+def share_of(name, label, matcher, by="", labels=""):
+    """The share of a counter where a label matches, among the series that have it: a limit takes it from some."""
+    part, whole = (rate(name, by, f"{labels}{', ' if labels else ''}{label}{rest}") for rest in (matcher, '!=""'))
+    return share(part, whole)
+
+
 def of_sidecars(expression):
     """Of all that has a job and an instance (`up`, `process_*`), what belongs to sidecars."""
     return f"({expression} and on (job, instance) {of('statsieve_build_info')})"
