@@ -70,7 +70,7 @@ LOSS = 'reason!~"sampled|mapping_drop"'
 LOST = rate("statsieve_samples_dropped_total", labels=LOSS)
 LOST_RATIO = f"{LOST} / ({LOST} + {rate('statsieve_samples_recorded_total')})"
 
-# --- Thresholds: the targets that the alerts are set to as well ---------------------------------------------------------
+# --- Thresholds: the targets that the alerts are set to as well -----------------------------------------------------
 
 GREEN, YELLOW, RED, BLUE, TEXT = "green", "yellow", "red", "blue", "text"
 

@@ -1,7 +1,7 @@
 // One dashboard as Grafana lays it out: 24 columns, rows of 30 pixels with 8 between.
 //
-// In: the JSON by ?dashboard=NAME, and a Prometheus by ?prometheus=URL. Out: a page that tells its server `ready` when all
-// panels have their data, or what went wrong.
+// In: the JSON by ?dashboard=NAME, and a Prometheus by ?prometheus=URL. Out: a page that tells its server `ready` when
+// all panels have their data, or what went wrong.
 
 import React from 'react';
 import { createRoot } from 'react-dom/client';

@@ -1,5 +1,5 @@
-// Draws one panel with Grafana's own components, from its JSON and its frames. The heatmap is drawn here: Grafana has it
-// in its server's pages only, and gives no component.
+// Draws one panel with Grafana's own components, from its JSON and its frames. The heatmap is drawn here: Grafana has
+// it in its server's pages only, and gives no component.
 
 import React from 'react';
 import { getDisplayProcessor, getFieldDisplayName, reduceField, VizOrientation } from '@grafana/data';

@@ -1,7 +1,8 @@
 // Asks Prometheus for what a panel's targets say, and makes data frames of the answers.
 //
-// In: a panel of the dashboard's JSON, the time shown. Out: frames as Grafana's own data source would give them, one for
-// each series, or for each table target. Always: a point for every step, null where there was none, so that gaps are gaps.
+// In: a panel of the dashboard's JSON, the time shown. Out: frames as Grafana's own data source would give them, one
+// for each series, or for each table target. Always: a point for every step, null where there was none, so that gaps
+// are gaps.
 
 import { FieldType, toDataFrame } from '@grafana/data';
 
