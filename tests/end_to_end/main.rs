@@ -43,3 +43,4 @@ mod report;
 mod start_and_stop;
 mod tools;
 mod transports;
+mod web;
