@@ -15,6 +15,7 @@ mod raw;
 mod source;
 mod syntax;
 mod waiting;
+mod web;
 mod yaml;
 
 use std::num::NonZeroU32;
@@ -24,6 +25,7 @@ use std::time::Duration;
 pub use mapping::{Action, Mapping, MetricType, Observation, Pattern, Rule};
 pub use problem::{Problem, Problems};
 pub use syntax::glob_matches;
+pub use web::{Seen, Stamp, Web, load as load_web};
 
 /// A configuration that was read and checked, with what a start-up says of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,6 +128,7 @@ impl Config {
             remarks.push("sampling.rate: has no effect unless sampling.mode is \"fixed\"".to_owned());
         }
         self.mapping.remarks(&mut remarks);
+        remarks.extend(self.http.web_remarks.iter().cloned());
         remarks
     }
 }
@@ -216,6 +219,10 @@ pub struct Http {
     pub lifecycle: bool,
     /// Who may see `/api/v1/top` and `/api/v1/config`.
     pub debug_api: DebugApi,
+    /// The web configuration file; `None` serves plain HTTP to everyone. It was read, and was good.
+    pub web_config_file: Option<PathBuf>,
+    /// What is in that file and has no effect.
+    pub web_remarks: Vec<String>,
     /// Connections served at a time; a further one waits in the kernel's backlog. At least 1.
     pub max_connections: usize,
     /// A reader that takes nothing for this long is cut off.
@@ -632,6 +639,8 @@ mod tests {
                 created_lines: false,
                 lifecycle: false,
                 debug_api: DebugApi::Loopback,
+                web_config_file: None,
+                web_remarks: vec![],
                 max_connections: 64,
                 write_timeout: seconds(30),
                 drain: seconds(2),
@@ -767,9 +776,9 @@ mod tests {
             ("listen..udp=1", "found \"listen..udp\" as the key, accepted: names with a dot between them"),
             ("listen.udp", "found no \"=\", accepted: KEY=VALUE"),
             (
-                "http.web_config_file=web.yml",
-                "http.web_config_file: found \"web.yml\", \
-                 accepted: \"\" only: TLS and authentication are not supported in this version",
+                "http.web_config_file=no/such.yml",
+                "http.web_config_file: found \"no/such.yml\", accepted: the path of a web configuration file that can \
+                 be read, or \"\" for none (no/such.yml: No such file or directory (os error 2))",
             ),
             ("listen.udp=", "listen.udp: found \"\", accepted: an address, unless another listener is on"),
         ] {

@@ -13,6 +13,7 @@ pub mod own;
 pub mod protobuf;
 pub mod report;
 pub mod text;
+pub mod web;
 
 use std::fmt;
 use std::sync::Arc;

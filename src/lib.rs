@@ -62,6 +62,9 @@
 //! when asked. A scrape begins by asking the kernel for queues and drops, so that these are right when no datagram
 //! follows to tell.
 //!
+//! Over what, and to whom, [`expose::web`] says: TLS and users, by a file that it follows. Without that file nothing of it
+//! runs.
+//!
 //! A person is told by [`expose::report`]: JSON of the state of everything, of what costs how many series, and hints on
 //! what to change, made from the same books and a census of the store ([`aggregate::census`]) when it is asked for.
 //!

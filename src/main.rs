@@ -65,11 +65,30 @@ enum Command {
     /// Send traffic and check every number that comes out against it: exit 0 if all is right
     Load(Load),
     /// Ask a sidecar whether it is ready: exit 0 if so, else 1
-    Healthcheck {
-        /// Where it serves HTTP; by default where the configuration says
-        #[arg(long, value_name = "URL")]
-        url: Option<String>,
-    },
+    Healthcheck(Healthcheck),
+}
+
+#[derive(Args)]
+struct Healthcheck {
+    /// Where it serves HTTP, http://host:port or https://host:port, with user:password@ before the host if it wants
+    /// that; by default where the configuration says, on this machine, whose certificate is then not checked
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// PEM file of the CA that its certificate has to lead to
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    ca: Option<PathBuf>,
+    /// Take any certificate
+    #[arg(long)]
+    insecure: bool,
+    /// File with user:password in it
+    #[arg(long, value_name = "FILE")]
+    user_file: Option<PathBuf>,
+    /// PEM file of a client's certificate to show
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// PEM file of its key
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -121,13 +140,20 @@ fn main() -> ExitCode {
         }
         Some(Command::Convert { file }) => command::convert::convert(&file, &mut out),
         Some(Command::Load(options)) => command::load::load(&options.into(), &sources, &mut out),
-        Some(Command::Healthcheck { url }) => command::healthcheck::healthcheck(url.as_deref(), &sources, &mut out),
+        Some(Command::Healthcheck(options)) => command::healthcheck::healthcheck(&options.into(), &sources, &mut out),
     };
     match code {
         Ok(code) => ExitCode::from(code),
         // A reader that went away, as `head` does, is no failure of ours.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+impl From<Healthcheck> for command::healthcheck::Options {
+    fn from(options: Healthcheck) -> Self {
+        let Healthcheck { url, ca, insecure, user_file, cert, key } = options;
+        Self { url, ca, insecure, user_file, cert, key }
     }
 }
 

@@ -1,40 +1,79 @@
 //! `statsieve healthcheck`: asks a sidecar whether it is ready, for images that hold no shell.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::BAD_CONFIGURATION;
-use super::fetch::Get;
+use super::fetch::{Get, client_tls};
 use crate::config::{self, Sources};
 
 /// Longest wait for the connection, and for each part of the answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Asks `url`, or the address that the configuration listens on, and writes what it found: 0 if ready, 2 for problems
-/// of the configuration, else 1.
+/// Whom to ask, and how to show who asks.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `http://host:port` or `https://user:password@host:port`; the configuration says where if there is none.
+    pub url: Option<String>,
+    /// PEM file that the server's certificate has to lead to.
+    pub ca: Option<PathBuf>,
+    /// Whether any certificate will do.
+    pub insecure: bool,
+    /// File with `user:password` in it.
+    pub user_file: Option<PathBuf>,
+    /// PEM file of a client's certificate.
+    pub cert: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key: Option<PathBuf>,
+}
+
+/// Where to ask.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    /// `host:port`.
+    address: String,
+    is_https: bool,
+    /// `user:password`, or "".
+    credentials: String,
+    /// Whether it is the sidecar of the configuration, on this machine.
+    is_own: bool,
+}
+
+/// Asks the URL, or the address that the configuration listens on, and writes what it found: 0 if ready, 2 for problems
+/// of the configuration or an option, else 1.
 ///
 /// # Errors
 /// If `out` cannot be written.
-pub fn healthcheck(url: Option<&str>, sources: &Sources, out: &mut dyn Write) -> io::Result<u8> {
-    let address = match url {
-        // A path in it is of no use: what is asked for is always the same.
-        Some(url) => url.strip_prefix("http://").unwrap_or(url).split('/').next().unwrap_or_default().to_owned(),
-        None => match config::load(sources) {
-            // Listening on every address, it is to be found on this machine's own.
-            Ok(loaded) => on_this_machine(&loaded.config.http.listen),
-            Err(problems) => {
-                writeln!(out, "{problems}")?;
-                return Ok(BAD_CONFIGURATION);
-            }
-        },
+pub fn healthcheck(options: &Options, sources: &Sources, out: &mut dyn Write) -> io::Result<u8> {
+    let get = match target(options, sources).and_then(|target| prepare(options, target)) {
+        Ok(get) => get,
+        Err(problem) => {
+            writeln!(out, "{problem}")?;
+            return Ok(BAD_CONFIGURATION);
+        }
     };
-    match ask(&address) {
+    let (address, tls, credentials) = &get;
+    let get = Get {
+        address,
+        path: "/-/ready",
+        accept: "",
+        credentials,
+        tls: tls.clone(),
+        timeout: TIMEOUT,
+        most_bytes: 64 * 1024,
+    };
+    match get.send() {
         Ok((200, _)) => {
             writeln!(out, "{address}: ready")?;
             Ok(0)
         }
+        Ok((401, _)) => {
+            writeln!(out, "{address}: 401, it wants a name and a password: --user-file names a file with both")?;
+            Ok(1)
+        }
         Ok((status, body)) => {
-            writeln!(out, "{address}: {status} {}", body.trim_end())?;
+            writeln!(out, "{address}: {status} {}", String::from_utf8_lossy(&body).trim_end())?;
             Ok(1)
         }
         Err(error) => {
@@ -42,6 +81,57 @@ pub fn healthcheck(url: Option<&str>, sources: &Sources, out: &mut dyn Write) ->
             Ok(1)
         }
     }
+}
+
+fn target(options: &Options, sources: &Sources) -> Result<Target, String> {
+    if let Some(url) = &options.url {
+        return Ok(read_url(url));
+    }
+    let loaded = config::load(sources).map_err(|problems| problems.to_string())?;
+    let is_https = match &loaded.config.http.web_config_file {
+        None => false,
+        Some(file) => config::load_web(file).0.map_err(|problems| problems.to_string())?.tls.is_some(),
+    };
+    // Listening on every address, it is to be found on this machine's own.
+    let address = on_this_machine(&loaded.config.http.listen);
+    Ok(Target { address, is_https, credentials: String::new(), is_own: true })
+}
+
+/// A path in it is of no use: what is asked for is always the same.
+fn read_url(url: &str) -> Target {
+    let (is_https, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
+        (Some(rest), _) => (true, rest),
+        (_, rest) => (false, rest.unwrap_or(url)),
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let (credentials, address) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let credentials = crate::expose::http::decoded(credentials.replace('+', "%2B").as_str()).into_owned();
+    Target { address: address.to_owned(), is_https, credentials, is_own: false }
+}
+
+type Prepared = (String, Option<std::sync::Arc<rustls::ClientConfig>>, String);
+
+/// Address, TLS and credentials of the request.
+fn prepare(options: &Options, target: Target) -> Result<Prepared, String> {
+    let credentials = match &options.user_file {
+        None => target.credentials,
+        Some(file) => std::fs::read_to_string(file)
+            .map_err(|error| format!("--user-file {}: {error}", file.display()))?
+            .trim_end_matches(['\r', '\n'])
+            .to_owned(),
+    };
+    if !credentials.is_empty() && !credentials.contains(':') {
+        return Err("found a user without a password, accepted: user:password".to_owned());
+    }
+    if !target.is_https {
+        return Ok((target.address, None, credentials));
+    }
+    if options.ca.is_none() && !options.insecure && !target.is_own {
+        return Err("https needs --ca FILE, or --insecure to take any certificate".to_owned());
+    }
+    let identity = options.cert.as_deref().zip(options.key.as_deref());
+    let tls = client_tls(options.ca.as_deref(), identity)?;
+    Ok((target.address, Some(tls), credentials))
 }
 
 /// An address that means every interface, as the one that this machine reaches itself by.
@@ -53,16 +143,24 @@ pub(super) fn on_this_machine(address: &str) -> String {
     }
 }
 
-/// Status and body of `/-/ready`.
-fn ask(address: &str) -> io::Result<(u16, String)> {
-    let get = Get { address, path: "/-/ready", accept: "", timeout: TIMEOUT, most_bytes: 64 * 1024 };
-    let (status, body) = get.send()?;
-    Ok((status, String::from_utf8_lossy(&body).into_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_says_where_and_who() {
+        for (url, address, is_https, credentials) in [
+            ("http://127.0.0.1:9102", "127.0.0.1:9102", false, ""),
+            ("127.0.0.1:9102", "127.0.0.1:9102", false, ""),
+            ("https://[::1]:9102/-/ready", "[::1]:9102", true, ""),
+            ("https://a:b%40c+d@bot:9102", "bot:9102", true, "a:b@c+d"),
+            ("http://a:b@c@bot:1", "bot:1", false, "a:b@c"),
+        ] {
+            let expected =
+                Target { address: address.to_owned(), is_https, credentials: credentials.to_owned(), is_own: false };
+            assert_eq!(read_url(url), expected, "{url}");
+        }
+    }
 
     #[test]
     fn only_the_address_of_every_interface_is_turned_into_the_loopback() {

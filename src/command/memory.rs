@@ -17,6 +17,7 @@ use crate::expose::http::connection_bytes;
 use crate::expose::protobuf::{most_metric_bytes, most_observer_bytes};
 use crate::expose::report;
 use crate::expose::text::most_line_bytes;
+use crate::expose::web::TLS_CONNECTION_BYTES;
 use crate::identity::cache::BESIDE_BYTES;
 use crate::insight::{distinct, heavy};
 use crate::listen::worker::BUFFER_BYTES;
@@ -121,7 +122,8 @@ impl Memory {
         let over = (3 * most_line(config)).max(most_metric(config)).max(own_text(config));
         let toml = toml_bytes(config);
         let answer = heavy::answer_bytes(capacity).max(report::answer_bytes(labels.max_name_bytes, toml));
-        let connection = connection_bytes(over, answer) as u64;
+        let over_tls = if config.http.web_config_file.is_some() { TLS_CONNECTION_BYTES } else { 0 };
+        let connection = (connection_bytes(over, answer) + over_tls) as u64;
         let connections = (config.http.max_connections as u64).saturating_mul(connection);
         let churned = limits.max_bytes.saturating_add(families).saturating_add(caches);
         let allocator =

@@ -25,6 +25,7 @@ use crate::config::{self, Config, Loaded, Log, LogFormat, LogLevel, Observation,
 use crate::expose::http::Admin;
 use crate::expose::lifecycle::Lifecycle;
 use crate::expose::report::Report;
+use crate::expose::web::Followed;
 use crate::expose::{Exposer, http};
 use crate::listen::stream::{self, Incoming};
 use crate::listen::udp::Sockets;
@@ -108,7 +109,10 @@ pub(super) fn run_loaded(
             return FAILED;
         }
     };
-    match runtime.block_on(serve(loaded, sources.clone(), preset, refused, log)) {
+    let outcome = runtime.block_on(serve(loaded, sources.clone(), preset, refused, log));
+    // A password that is being checked keeps nobody waiting.
+    runtime.shutdown_background();
+    match outcome {
         Ok(()) => OK,
         Err(_) => FAILED,
     }
@@ -154,6 +158,11 @@ async fn serve(
     let workers = bound.workers();
     let listener = bind_tcp(&config.http.listen)
         .map_err(|error| failed(&format!("cannot listen for HTTP on {}", config.http.listen), &error))?;
+
+    let web = config.http.web_config_file.as_deref().map(Followed::new).transpose().map_err(|problems| {
+        error!("web configuration refused: {problems}");
+        Failed
+    })?;
 
     let clock = Clock::default();
     let series = Arc::new(SeriesBooks::default());
@@ -235,7 +244,7 @@ async fn serve(
         listeners: addresses.clone(),
         http,
     };
-    let state = http::State::new(&config.http, exposer, lifecycle.clone())
+    let state = http::State::new(&config.http, web, exposer, lifecycle.clone())
         .with_insight(insight)
         .with_report(report)
         .with_admin(admin(&in_force, &quit));

@@ -21,6 +21,7 @@ use super::syntax::{
     address, are_bounds, are_quantiles, distinct, is_free_label, is_glob, is_label, is_mapping_glob, is_metric_name,
     is_name_part, is_name_template, is_tag,
 };
+use super::web;
 use super::yaml::{self, MappingFile};
 use super::{
     BareTags, BucketMethod, Bucketing, Cardinality, Config, DebugApi, Declared, DeclaredKind, Distinct, Format,
@@ -148,7 +149,7 @@ impl Check<'_> {
         if shared && !raw.listen.ends_with(":0") {
             self.refuse_for("http.listen", "another address than listen.tcp");
         }
-        self.require(raw.web_config_file.is_empty(), "http.web_config_file");
+        let (web_config_file, web_remarks) = self.web_config_file(&raw.web_config_file).unzip();
         let path = raw.metrics_path.as_str();
         let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#%\"<>\\".contains(&byte));
         let ours = path.starts_with("/-/") || path.starts_with("/api/") || path.starts_with("//");
@@ -169,9 +170,29 @@ impl Check<'_> {
                 &raw.debug_api,
                 &[("loopback", DebugApi::Loopback), ("all", DebugApi::All), ("off", DebugApi::Off)],
             ),
+            web_config_file,
+            web_remarks: web_remarks.unwrap_or_default(),
             max_connections: self.integer("http.max_connections", raw.max_connections, 1..=65536) as usize,
             write_timeout: self.duration("http.write_timeout", &raw.write_timeout, 10 * MILLISECOND..=HOUR),
             drain: self.duration("http.drain", &raw.drain, Duration::ZERO..=HOUR),
+        }
+    }
+
+    /// Where the web configuration file is, and what in it has no effect; `None` without one. It is read here to tell
+    /// its faults, and by the server to go by it; that follows the file itself, so it is none of `files`.
+    fn web_config_file(&mut self, file: &str) -> Option<(PathBuf, Vec<String>)> {
+        if file.is_empty() {
+            return None;
+        }
+        let key = KeyPath::parse("http.web_config_file");
+        let path = self.merged.directory(&key).unwrap_or(Path::new("")).join(file);
+        match web::read(&path, self.problems, &mut Vec::new()) {
+            Ok(web) => Some((path, web.remarks)),
+            Err(cause) => {
+                let accepted = format!("{} ({}: {cause})", keys::accepted(&key), path.display());
+                self.refuse_at(&key, &accepted);
+                None
+            }
         }
     }
 

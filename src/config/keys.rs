@@ -1,4 +1,4 @@
-//! What every key accepts, in words, and which keys have no feature behind them yet.
+//! What every key accepts, in words.
 //!
 //! Here: the one table that type errors, range errors and suggestions take their words from.
 //! Always: each key of `raw` stands in [`KEYS`] once; `*` stands for an index, or for a name that the user chooses.
@@ -34,7 +34,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("http.formats", "a list of \"openmetrics\", \"protobuf\", \"text\", at least one, none twice"),
     ("http.lifecycle", BOOLEAN),
     ("http.debug_api", "\"loopback\", \"all\" or \"off\""),
-    ("http.web_config_file", "\"\" only: TLS and authentication are not supported in this version"),
+    ("http.web_config_file", "the path of a web configuration file that can be read, or \"\" for none"),
     ("http.max_connections", "1 to 65536"),
     ("http.write_timeout", "a duration, \"10ms\" to \"1h\""),
     ("http.created_lines", BOOLEAN),

@@ -1,4 +1,4 @@
-//! Reads a mapping file of `statsd_exporter` as it is.
+//! Reads a mapping file of `statsd_exporter` as it is, and holds what reading YAML of any kind takes ([`Reader`]).
 //!
 //! In: the text of a YAML file. Out: its rules and defaults, checked, with a problem for each thing that is not
 //! accepted.
@@ -66,10 +66,9 @@ impl MappingFile {
 }
 
 /// A value with its places in the text.
-type Node = Spanned<Content>;
+pub(super) type Node = Spanned<Content>;
 
-#[derive(Debug)]
-enum Content {
+pub(super) enum Content {
     Null,
     Bool(bool),
     Integer(i64),
@@ -152,32 +151,9 @@ impl<'de> Visitor<'de> for ContentVisitor {
 /// The rules come out globs first and, where the file disables ordering, the most specific glob first: that makes the
 /// earliest rule that matches the one that is most specific from the left.
 pub(super) fn read(name: &str, text: &str, problems: &mut Vec<Problem>) -> MappingFile {
-    // Places are counted behind the mark that some editors put in front.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_nodes: MOST_VALUES, max_events: 2 * MOST_VALUES },
-        duplicate_keys: DuplicateKeyPolicy::PassThrough,
-        non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
-    };
-    let root: Option<Node> = match serde_saphyr::from_str_with_options(text, options) {
-        Ok(root) => Some(root),
-        Err(error) => {
-            let error = error.without_snippet();
-            let span = error.location().map_or(text.len()..text.len(), |location| span(&location, text));
-            let message = match error {
-                serde_saphyr::Error::MultipleDocuments { .. } => "found several documents, accepted: one".to_owned(),
-                error => {
-                    let words = error.render();
-                    let first = words.lines().next().unwrap_or_default();
-                    format!("not YAML: {}", first.split(" at line ").next().unwrap_or_default())
-                }
-            };
-            let problem = Problem::in_file(name, text, &span, &KeyPath::default(), message);
-            problems.push(problem.of_mapping_file());
-            None
-        }
-    };
-    Reader { name, text, problems }.file(root.as_ref())
+    let mut reader = Reader::new(name, text, problems);
+    let root = reader.root();
+    reader.file(root.as_ref())
 }
 
 /// The bytes of a place.
@@ -194,17 +170,65 @@ fn span(location: &Location, text: &str) -> Range<usize> {
     }
 }
 
-struct Reader<'a> {
+/// Gets values out of a file, and notes what is wrong with them.
+pub(super) struct Reader<'a> {
     name: &'a str,
     text: &'a str,
     problems: &'a mut Vec<Problem>,
+    /// Whether secrets may stand in it: then no line of it is shown, and of values only those that cannot be one.
+    is_secret: bool,
 }
 
 /// The values of a table, by key.
-type Fields<'n> = Vec<(&'n str, &'n Node)>;
+pub(super) type Fields<'n> = Vec<(&'n str, &'n Node)>;
 
-fn get<'n>(fields: &Fields<'n>, key: &str) -> Option<&'n Node> {
+pub(super) fn get<'n>(fields: &Fields<'n>, key: &str) -> Option<&'n Node> {
     fields.iter().find(|(name, _)| *name == key).map(|(_, node)| *node)
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(name: &'a str, text: &'a str, problems: &'a mut Vec<Problem>) -> Self {
+        // Places are counted behind the mark that some editors put in front.
+        Self { name, text: text.strip_prefix('\u{feff}').unwrap_or(text), problems, is_secret: false }
+    }
+
+    /// The same for a file with secrets in it.
+    pub(super) fn secret(name: &'a str, text: &'a str, problems: &'a mut Vec<Problem>) -> Self {
+        Self { is_secret: true, ..Self::new(name, text, problems) }
+    }
+
+    /// All of the file; `None` if it is no YAML, which is a problem then.
+    pub(super) fn root(&mut self) -> Option<Node> {
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! { max_nodes: MOST_VALUES, max_events: 2 * MOST_VALUES },
+            duplicate_keys: DuplicateKeyPolicy::PassThrough,
+            non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
+        };
+        let text = self.text;
+        let error = match serde_saphyr::from_str_with_options(text, options) {
+            Ok(root) => return Some(root),
+            Err(error) => error,
+        };
+        let error = error.without_snippet();
+        let span = error.location().map_or(text.len()..text.len(), |location| span(&location, text));
+        let message = match error {
+            serde_saphyr::Error::MultipleDocuments { .. } => "found several documents, accepted: one".to_owned(),
+            // The words may hold a piece of the text.
+            _ if self.is_secret => "not YAML".to_owned(),
+            error => {
+                let words = error.render();
+                let first = words.lines().next().unwrap_or_default();
+                format!("not YAML: {}", first.split(" at line ").next().unwrap_or_default())
+            }
+        };
+        self.push_at(&span, &KeyPath::default(), message);
+        None
+    }
+
+    /// How many problems there are by now, of this file and of others.
+    pub(super) fn problems(&self) -> usize {
+        self.problems.len()
+    }
 }
 
 impl Reader<'_> {
@@ -479,7 +503,7 @@ impl Reader<'_> {
     }
 
     /// The fields of a table, with a problem for each that is not known or there already.
-    fn table<'n>(&mut self, node: &'n Node, path: &KeyPath, known: &[&str]) -> Fields<'n> {
+    pub(super) fn table<'n>(&mut self, node: &'n Node, path: &KeyPath, known: &[&str]) -> Fields<'n> {
         let mut fields: Fields<'n> = Vec::new();
         for (key, value) in self.pairs(node, path) {
             let name = key.value.as_str();
@@ -503,7 +527,7 @@ impl Reader<'_> {
     }
 
     /// What a table holds, with a problem for each key that is there already.
-    fn pairs<'n>(&mut self, node: &'n Node, path: &KeyPath) -> Vec<(&'n Spanned<String>, &'n Node)> {
+    pub(super) fn pairs<'n>(&mut self, node: &'n Node, path: &KeyPath) -> Vec<(&'n Spanned<String>, &'n Node)> {
         let table = match &node.value {
             Content::Null => return Vec::new(),
             Content::Table(table) => table,
@@ -523,7 +547,7 @@ impl Reader<'_> {
         pairs
     }
 
-    fn list<'n>(&mut self, fields: &Fields<'n>, path: &KeyPath, key: &str) -> Option<&'n [Node]> {
+    pub(super) fn list<'n>(&mut self, fields: &Fields<'n>, path: &KeyPath, key: &str) -> Option<&'n [Node]> {
         let node = get(fields, key)?;
         match &node.value {
             Content::Null => None,
@@ -536,7 +560,13 @@ impl Reader<'_> {
     }
 
     /// What the value stands for; `None` if it is not there or empty.
-    fn one_of<T: Copy>(&mut self, fields: &Fields<'_>, path: &KeyPath, key: &str, known: &[(&str, T)]) -> Option<T> {
+    pub(super) fn one_of<T: Copy>(
+        &mut self,
+        fields: &Fields<'_>,
+        path: &KeyPath,
+        key: &str,
+        known: &[(&str, T)],
+    ) -> Option<T> {
         let node = get(fields, key)?;
         let text = match &node.value {
             Content::Null => return None,
@@ -553,7 +583,7 @@ impl Reader<'_> {
         found.map(|(_, value)| *value)
     }
 
-    fn boolean(&mut self, fields: &Fields<'_>, path: &KeyPath, key: &str) -> Option<bool> {
+    pub(super) fn boolean(&mut self, fields: &Fields<'_>, path: &KeyPath, key: &str) -> Option<bool> {
         let node = get(fields, key)?;
         match node.value {
             Content::Null => None,
@@ -579,7 +609,7 @@ impl Reader<'_> {
     }
 
     /// A duration as Go writes it; a bare integer is in nanoseconds.
-    fn duration(&mut self, fields: &Fields<'_>, path: &KeyPath, key: &str) -> Option<Duration> {
+    pub(super) fn duration(&mut self, fields: &Fields<'_>, path: &KeyPath, key: &str) -> Option<Duration> {
         let node = get(fields, key)?;
         let duration = match &node.value {
             Content::Null => return None,
@@ -594,7 +624,7 @@ impl Reader<'_> {
         duration
     }
 
-    fn string(&mut self, fields: &Fields<'_>, path: &KeyPath, key: &str) -> Option<String> {
+    pub(super) fn string(&mut self, fields: &Fields<'_>, path: &KeyPath, key: &str) -> Option<String> {
         let node = get(fields, key)?;
         let text = self.text_of(node);
         if text.is_none() {
@@ -604,7 +634,7 @@ impl Reader<'_> {
     }
 
     /// The text of a value: numbers and booleans as they are written, nothing for null. `None` for lists and tables.
-    fn text_of(&self, node: &Node) -> Option<String> {
+    pub(super) fn text_of(&self, node: &Node) -> Option<String> {
         match &node.value {
             Content::Text(text) => Some(text.clone()),
             Content::Null => Some(String::new()),
@@ -615,12 +645,15 @@ impl Reader<'_> {
         }
     }
 
-    fn refuse(&mut self, node: &Node, path: &KeyPath, accepted: &str) {
+    pub(super) fn refuse(&mut self, node: &Node, path: &KeyPath, accepted: &str) {
         let found = match &node.value {
             Content::Null => "nothing".to_owned(),
             Content::Table(_) => "a table".to_owned(),
+            Content::List(_) if self.is_secret => "a list".to_owned(),
+            Content::Text(text) if self.is_secret && !may_be_shown(path, text) => "a text".to_owned(),
             Content::Text(text) => super::source::shorten(&format!("{text:?}")),
             Content::List(_) => self.items(node),
+            _ if self.is_secret => "a value of another kind".to_owned(),
             _ => self.text_of(node).unwrap_or_default(),
         };
         self.push(&node.referenced, path, format!("found {found}, accepted: {accepted}"));
@@ -633,17 +666,34 @@ impl Reader<'_> {
         super::source::shorten(&format!("[{}]", list.iter().map(item).collect::<Vec<_>>().join(", ")))
     }
 
-    fn refuse_missing(&mut self, node: &Node, path: &KeyPath, accepted: &str) {
+    pub(super) fn refuse_missing(&mut self, node: &Node, path: &KeyPath, accepted: &str) {
         self.push(&node.referenced, path, format!("found nothing, accepted: {accepted}"));
     }
 
-    fn push(&mut self, at: &Location, path: &KeyPath, message: String) {
-        let mut span = span(at, self.text);
+    pub(super) fn push(&mut self, at: &Location, path: &KeyPath, message: String) {
+        self.push_at(&span(at, self.text), path, message);
+    }
+
+    fn push_at(&mut self, span: &Range<usize>, path: &KeyPath, message: String) {
+        if self.is_secret {
+            let line = self.text.get(..span.start).unwrap_or_default().matches('\n').count() + 1;
+            self.problems.push(Problem::bare(format!("{}:{line}", self.name), path, message));
+            return;
+        }
+        let mut span = span.clone();
         // Of what stretches over lines the first is shown.
         let marked = self.text.get(span.clone()).unwrap_or_default();
         span.end = span.start + marked.find('\n').unwrap_or(marked.len());
         self.problems.push(Problem::in_file(self.name, self.text, &span, path, message).of_mapping_file());
     }
+}
+
+/// Whether a text in a file with secrets can be none: not at a key that takes one, nor by its looks.
+fn may_be_shown(path: &KeyPath, text: &str) -> bool {
+    let secret = ["key", "cert", "client_ca", "basic_auth_users", "tls_server_config"];
+    let takes_one = path.is_root() || path.segments().any(|name| name == "basic_auth_users");
+    let is_table = path.last().is_some_and(|name| secret.contains(&name));
+    !takes_one && !is_table && !text.contains('\n') && !text.contains("-----") && !text.starts_with("$2")
 }
 
 fn as_number(node: &Node) -> Option<f64> {

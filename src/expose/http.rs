@@ -1,16 +1,16 @@
-//! Serves expositions over HTTP/1.1.
+//! Serves expositions over HTTP.
 //!
 //! In: connections on one listener. Out: answers on a handful of paths, of which only the exposition is long.
-//! Not here: what an exposition holds (`expose`), which format it takes (`negotiate`).
+//! Not here: what an exposition holds (`expose`), which format it takes (`negotiate`), TLS and users (`web`).
 //! Always: connections stay under `http.max_connections`, further ones wait in the kernel; a client that sends no whole
 //! request, or takes nothing of its answer, is cut off in time; no error of a connection reaches the listener.
 //! Follows: RFC 9110, RFC 9112.
 
 mod body;
+mod connection;
 mod top;
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, TcpListener};
@@ -21,20 +21,19 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutStream;
 
 pub use self::body::connection_bytes;
 use self::body::{Reply, Ticket};
+use self::connection::Client;
 pub use self::top::InsightSource;
 use super::lifecycle::{Lifecycle, Phase};
 use super::report::Report;
+use super::web::{Followed, InForce};
 use super::{Exposer, negotiate};
 use crate::config::{DebugApi, Format, Http};
 use crate::insight::Insight;
@@ -60,6 +59,8 @@ const CARDINALITY_ROWS: usize = 20;
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const TOML: &str = "application/toml; charset=utf-8";
+/// For pages of ours: nothing from outside, and no page of others around them.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 const HTML: &str = "text/html; charset=utf-8";
 const LANDING: &str = include_str!("http/landing.html");
 
@@ -88,6 +89,7 @@ struct Settings {
     debug_api: DebugApi,
     admin: bool,
     landing: String,
+    web: Option<Arc<Followed>>,
 }
 
 /// What `/-/reload`, `/-/quit` and `/api/v1/config` do.
@@ -101,8 +103,9 @@ pub struct Admin {
 }
 
 impl Settings {
-    fn new(http: &Http) -> Self {
+    fn new(http: &Http, web: Option<Arc<Followed>>) -> Self {
         Self {
+            web,
             metrics_path: http.metrics_path.clone(),
             formats: http.formats.clone(),
             max_connections: u32::try_from(http.max_connections).unwrap_or(u32::MAX).max(1),
@@ -123,9 +126,9 @@ impl fmt::Debug for State {
 }
 
 impl State {
-    /// A server as configured.
-    pub fn new(http: &Http, exposer: Exposer, lifecycle: Arc<Lifecycle>) -> Self {
-        let settings = Settings::new(http);
+    /// A server as configured; the web configuration file was read by who calls.
+    pub fn new(http: &Http, web: Option<Followed>, exposer: Exposer, lifecycle: Arc<Lifecycle>) -> Self {
+        let settings = Settings::new(http, web.map(Arc::new));
         Self {
             permits: Arc::new(Semaphore::new(settings.max_connections as usize)),
             granted: Mutex::new(settings.max_connections),
@@ -139,9 +142,20 @@ impl State {
         }
     }
 
-    /// Goes by other settings from the next request on; but for the address, which is bound.
+    /// Goes by other settings from the next request on; but for the address, which is bound. A web configuration file
+    /// is read anew; one that has become bad since it was checked leaves what was in force.
     pub fn set(&self, http: &Http) {
-        self.settings.store(Arc::new(Settings::new(http)));
+        let web = match &http.web_config_file {
+            None => None,
+            Some(file) => match Followed::new(file) {
+                Ok(followed) => Some(Arc::new(followed)),
+                Err(problems) => {
+                    tracing::error!("web configuration refused, what was in force stays: {problems}");
+                    self.settings.load().web.clone()
+                }
+            },
+        };
+        self.settings.store(Arc::new(Settings::new(http, web)));
         self.grant();
     }
 
@@ -220,7 +234,7 @@ pub async fn serve(listener: TcpListener, state: Arc<State>) -> io::Result<()> {
         };
         let state = Arc::clone(&state);
         tokio::spawn(async move {
-            connection(stream, state).await;
+            connection::serve(stream, state).await;
             drop(permit);
         });
     }
@@ -253,35 +267,65 @@ async fn accept(listener: &tokio::net::TcpListener, state: &State, backoff: &mut
     }
 }
 
-/// Answers the requests of one connection, one after another.
-async fn connection(stream: TcpStream, state: Arc<State>) {
-    // Without it a short answer waits for an acknowledgement; a socket that refuses it works all the same.
-    _ = stream.set_nodelay(true);
-    let peer = stream.peer_addr().ok().map(|peer| peer.ip());
-    let mut stream = TimeoutStream::new(stream);
-    let write_timeout = state.settings.load().write_timeout;
-    stream.set_write_timeout((!write_timeout.is_zero()).then_some(write_timeout));
-    let service = service_fn(|request| {
-        let response = respond(&state, &request, peer);
-        async { Ok::<_, Infallible>(response) }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(state.header_timeout)
-        .max_header_size(MAX_HEADER_BYTES)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_BUFFER_BYTES)
-        .half_close(true)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service);
-    let mut served = pin!(served);
-    // Whatever a connection ends with concerns its client alone.
-    _ = tokio::select! {
-        ended = served.as_mut() => ended,
-        () = state.lifecycle.stopped() => {
-            served.as_mut().graceful_shutdown();
-            served.await
-        }
+/// Answers a request, if the web configuration lets its sender in.
+async fn answer(state: &State, request: Request<Incoming>, client: Client) -> Response<Reply> {
+    let settings = state.settings.load_full();
+    let Some(web) = &settings.web else {
+        let mut response = respond(state, &request, client);
+        secure(response.headers_mut());
+        return response;
     };
+    let in_force = web.now();
+    let mut response = admitted(state, web, &in_force, request, client).await;
+    secure(response.headers_mut());
+    in_force.dress(response.headers_mut());
+    response
+}
+
+/// The same less the headers that any answer has. The order is that of Prometheus exporters: the quota comes first.
+async fn admitted(
+    state: &State,
+    web: &Followed,
+    in_force: &InForce,
+    request: Request<Incoming>,
+    mut client: Client,
+) -> Response<Reply> {
+    // Of a connection from before TLS was turned on.
+    if in_force.tls().is_some() && !client.is_encrypted {
+        let mut response = page(StatusCode::BAD_REQUEST, PLAIN, "this port is for HTTPS\n", &request);
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return response;
+    }
+    if let Err(wait) = in_force.admit() {
+        let mut response = page(StatusCode::TOO_MANY_REQUESTS, PLAIN, "Too Many Requests\n", &request);
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        return response;
+    }
+    let credentials = request.headers().get(header::AUTHORIZATION).cloned();
+    let (may_pass, is_user) = web.admits(in_force, credentials).await;
+    if !may_pass {
+        let mut response = page(StatusCode::UNAUTHORIZED, PLAIN, "Unauthorized\n", &request);
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
+        return response;
+    }
+    client.is_known |= is_user;
+    respond(state, &request, client)
+}
+
+/// Sets what keeps a browser from harm, unless the answer says it already.
+fn secure(headers: &mut HeaderMap) {
+    let is_html = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == HTML);
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "deny"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+    ] {
+        if name != header::CONTENT_SECURITY_POLICY || is_html {
+            headers.entry(name).or_insert(HeaderValue::from_static(value));
+        }
+    }
 }
 
 /// What answers a path, and to which methods.
@@ -290,7 +334,7 @@ type Answer = (&'static [Method], fn(&State, &Request<Incoming>) -> Response<Rep
 const READ: &[Method] = &[Method::GET, Method::HEAD];
 const ACT: &[Method] = &[Method::POST, Method::PUT];
 
-fn respond(state: &State, request: &Request<Incoming>, peer: Option<IpAddr>) -> Response<Reply> {
+fn respond(state: &State, request: &Request<Incoming>, client: Client) -> Response<Reply> {
     let settings = state.settings.load();
     let debug = settings.debug_api != DebugApi::Off;
     let (methods, answer): Answer = match request.uri().path() {
@@ -312,9 +356,12 @@ fn respond(state: &State, request: &Request<Incoming>, peer: Option<IpAddr>) -> 
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
         return response;
     }
-    let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("?"));
-    if DEBUG_PATHS.contains(&request.uri().path()) && !may_debug(settings.debug_api, peer, host) {
-        let text = "for clients on this machine only; http.debug_api = \"all\" opens it\n";
+    // HTTP/2 has it in the address.
+    let asked = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("?"));
+    let host = asked.or_else(|| request.uri().authority().map(Authority::as_str));
+    let may_debug = client.is_known || may_debug(settings.debug_api, client.peer, host);
+    if DEBUG_PATHS.contains(&request.uri().path()) && !may_debug {
+        let text = "for clients on this machine, and those that authenticate; http.debug_api = \"all\" opens it\n";
         return page(StatusCode::FORBIDDEN, PLAIN, text, request);
     }
     if methods == ACT && !settings.admin {
@@ -324,10 +371,7 @@ fn respond(state: &State, request: &Request<Incoming>, peer: Option<IpAddr>) -> 
 }
 
 fn landing(state: &State, request: &Request<Incoming>) -> Response<Reply> {
-    let mut response = page(StatusCode::OK, HTML, &state.settings.load().landing, request);
-    let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'");
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
-    response
+    page(StatusCode::OK, HTML, &state.settings.load().landing, request)
 }
 
 /// Whether lines are taken, or why not.
@@ -414,7 +458,6 @@ fn metrics(state: &State, request: &Request<Incoming>) -> Response<Reply> {
     let content_type = HeaderValue::try_from(choice.content_type()).expect("it is made of constants");
     headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(vary.0, vary.1);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if compressed {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
@@ -428,7 +471,6 @@ fn page(status: StatusCode, kind: &'static str, text: &str, request: &Request<In
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
     response
 }
@@ -450,8 +492,8 @@ fn in_query(query: &str, name: &str) -> Option<String> {
     Some(decoded(value).into_owned())
 }
 
-/// Undoes percent-encoding; what is none stays as it is.
-fn decoded(text: &str) -> Cow<'_, str> {
+/// Undoes percent-encoding; what is none stays as it is, and a plus is a space.
+pub(crate) fn decoded(text: &str) -> Cow<'_, str> {
     if !text.contains(['%', '+']) {
         return Cow::Borrowed(text);
     }

@@ -140,7 +140,7 @@ fn gzip(c: &mut Criterion) {
 fn serve(store: &Arc<Store>) -> SocketAddr {
     let telemetry = Telemetry::new(vec![], vec![], Arc::default(), "x", OwnMetrics::Core);
     let exposer = Exposer::new(Box::new(store.clone()), Arc::new(telemetry), Box::new(|| {}));
-    let state = Arc::new(http::State::new(&config().http, exposer, Arc::new(Lifecycle::default())));
+    let state = Arc::new(http::State::new(&config().http, None, exposer, Arc::new(Lifecycle::default())));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     std::thread::spawn(move || {

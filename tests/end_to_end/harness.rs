@@ -153,7 +153,14 @@ impl Sidecar {
     }
 
     /// One that was started by a command of its own, its log piped; waits until it is ready.
-    pub(crate) fn of(mut child: Child) -> Self {
+    pub(crate) fn of(child: Child) -> Self {
+        let sidecar = Self::unasked(child);
+        sidecar.wait_until("it is ready", |it| it.try_get("/-/ready", &[]).is_some_and(|reply| reply.status == 200));
+        sidecar
+    }
+
+    /// The same, not asked yet whether it is ready: it may not speak plain HTTP.
+    pub(crate) fn unasked(mut child: Child) -> Self {
         let log = Log::default();
         let reader = log.follow(child.stderr.take().unwrap());
         let mut child = KillOnDrop(Some(child));
@@ -169,9 +176,7 @@ impl Sidecar {
             },
             || format!("its log:\n{}", log.text()),
         );
-        let sidecar = Self { child, log, reader: Some(reader), udp, http };
-        sidecar.wait_until("it is ready", |it| it.try_get("/-/ready", &[]).is_some_and(|reply| reply.status == 200));
-        sidecar
+        Self { child, log, reader: Some(reader), udp, http }
     }
 
     /// A socket of its own to send from, connected to the sidecar.
@@ -311,7 +316,8 @@ pub(crate) fn start_in_vain(settings: &[&str]) -> (ExitStatus, String) {
     (status, log.text())
 }
 
-fn spawn(settings: &[&str], arguments: &[&str]) -> Child {
+/// Starts a sidecar, with `settings` over those that all have.
+pub(crate) fn spawn(settings: &[&str], arguments: &[&str]) -> Child {
     let mut command = program();
     for setting in SETTINGS.iter().chain(settings) {
         command.args(["--set", setting]);
@@ -382,7 +388,7 @@ fn show(bytes: &[u8]) -> String {
 }
 
 /// A reply from all the bytes of a closed connection; `None` if a part is missing.
-fn read_reply(bytes: &[u8]) -> Option<Reply> {
+pub(crate) fn read_reply(bytes: &[u8]) -> Option<Reply> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;
     let mut lines = head.split("\r\n");

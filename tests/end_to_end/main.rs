@@ -46,3 +46,4 @@ mod rules;
 mod start_and_stop;
 mod tools;
 mod transports;
+mod web;

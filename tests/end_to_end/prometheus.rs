@@ -30,13 +30,18 @@ impl Prometheus {
 
     /// One that scrapes several addresses, and evaluates a file of rules each second.
     pub(crate) fn start_with(targets: &[SocketAddr], rules: Option<&Path>, arguments: &[&str]) -> Self {
+        Self::start_by("", targets, rules, arguments)
+    }
+
+    /// The same by further lines of the scrape job, in YAML's flow style.
+    pub(crate) fn start_by(job: &str, targets: &[SocketAddr], rules: Option<&Path>, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("prometheus.yml");
         let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
         let rules: Vec<&Path> = rules.into_iter().collect();
         let text = format!(
             "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  evaluation_interval: 1s\nrule_files: {rules:?}\n\
-             scrape_configs:\n  - job_name: sidecar\n    static_configs:\n      - targets: {targets:?}\n"
+             scrape_configs:\n  - job_name: sidecar\n{job}    static_configs:\n      - targets: {targets:?}\n"
         );
         std::fs::write(&config, text).unwrap();
         let mut last = String::new();

@@ -106,6 +106,8 @@ fn setup() -> Setup {
             created_lines: false,
             lifecycle: false,
             debug_api: DebugApi::Loopback,
+            web_config_file: None,
+            web_remarks: vec![],
             max_connections: 64,
             write_timeout: PATIENCE,
             drain: Duration::ZERO,
@@ -126,7 +128,7 @@ impl Setup {
         let exposer = Exposer::new(source, Arc::clone(&telemetry), Box::new(|| {}));
         let insight = Arc::new(Insight::new(&Config::default_checked()));
         insight.watch(0).seen(0, 0, b"42");
-        let mut state = State::new(&self.http, exposer, Arc::clone(&lifecycle));
+        let mut state = State::new(&self.http, None, exposer, Arc::clone(&lifecycle));
         state = state.with_insight(Box::new(move || Arc::clone(&insight)));
         state.header_timeout = self.header_timeout;
         let listener = bind_tcp(&self.http.listen).unwrap();

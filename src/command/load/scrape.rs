@@ -49,7 +49,15 @@ pub(super) struct State {
 
 impl Source {
     fn get(&self, path: &str, accept: &str) -> io::Result<Vec<u8>> {
-        let get = Get { address: &self.address, path, accept, timeout: TIMEOUT, most_bytes: MOST_BYTES };
+        let get = Get {
+            address: &self.address,
+            path,
+            accept,
+            credentials: "",
+            tls: None,
+            timeout: TIMEOUT,
+            most_bytes: MOST_BYTES,
+        };
         match get.send()? {
             (200, body) => Ok(body),
             (status, _) => Err(io::Error::other(format!("{}{path} answers {status}", self.address))),

@@ -15,6 +15,7 @@ use flate2::write::GzEncoder;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 use super::MAX_BUFFER_BYTES;
+use super::connection::Busy;
 use crate::expose::lifecycle::Lifecycle;
 use crate::expose::negotiate::Coding;
 use crate::expose::{Exposition, PIECE_BYTES};
@@ -47,11 +48,12 @@ pub fn connection_bytes(over: usize, whole: usize) -> usize {
 const LEVEL: Compression = Compression::new(2);
 
 /// The body of an answer.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Reply {
     ready: Option<Bytes>,
     rest: Option<Rest>,
     ticket: Option<Ticket>,
+    busy: Option<Busy>,
 }
 
 /// What has yet to be made.
@@ -85,7 +87,12 @@ impl Reply {
     /// A text that is finished; empty for `HEAD`.
     pub(super) fn whole(text: impl Into<Bytes>) -> Self {
         let text = text.into();
-        Self { ready: (!text.is_empty()).then_some(text), rest: None, ticket: None }
+        Self { ready: (!text.is_empty()).then_some(text), ..Self::default() }
+    }
+
+    /// Has `busy` hear of each frame, and of the end.
+    pub(super) fn keeps(&mut self, busy: Busy) {
+        self.busy = Some(busy);
     }
 
     /// A scrape, and whether it goes compressed. Makes about one piece; what fits into that has a known length.
@@ -112,7 +119,8 @@ impl Reply {
             }
         }
         let rest = more.then_some(Rest { exposition, gzip });
-        (Self { ready: (!first.is_empty()).then(|| first.into()), rest, ticket: Some(ticket) }, compress)
+        let ready = (!first.is_empty()).then(|| first.into());
+        (Self { ready, rest, ticket: Some(ticket), busy: None }, compress)
     }
 }
 
@@ -167,6 +175,7 @@ impl Body for Reply {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.busy.iter().for_each(Busy::goes_on);
         let mut out = self.ready.take();
         if out.is_none()
             && let Some(rest) = &mut self.rest
