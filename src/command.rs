@@ -11,6 +11,7 @@ pub mod healthcheck;
 pub mod load;
 pub mod memory;
 pub mod run;
+mod service;
 pub mod statsd_exporter;
 
 use std::io::{self, Write};

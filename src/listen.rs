@@ -9,6 +9,7 @@
 mod cpu;
 mod frame;
 mod gather;
+pub mod inherited;
 mod kernel;
 mod pressure;
 pub mod stream;

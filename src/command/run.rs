@@ -18,7 +18,7 @@ use tracing::{error, info, level_filters::LevelFilter, warn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, reload as reload_layer};
 
-use super::{BAD_CONFIGURATION, FAILED, OK};
+use super::{BAD_CONFIGURATION, FAILED, OK, service};
 use crate::aggregate::Store;
 use crate::clock::Clock;
 use crate::config::{self, Config, Loaded, Log, LogFormat, LogLevel, Observation, Preset, Sources};
@@ -27,6 +27,7 @@ use crate::expose::lifecycle::Lifecycle;
 use crate::expose::report::Report;
 use crate::expose::web::Followed;
 use crate::expose::{Exposer, http};
+use crate::listen::inherited::Inherited;
 use crate::listen::stream::{self, Incoming};
 use crate::listen::udp::Sockets;
 use crate::listen::worker::Control;
@@ -153,11 +154,16 @@ async fn serve(
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut hangup = listen(SignalKind::hangup())?;
 
-    let bound = Bound::new(config)?;
+    let mut inherited =
+        Inherited::take().map_err(|error| failed("cannot use what the service manager handed over", &error))?;
+    let listener = match inherited.http.take() {
+        Some(listener) => listener,
+        None => bind_tcp(&config.http.listen)
+            .map_err(|error| failed(&format!("cannot listen for HTTP on {}", config.http.listen), &error))?,
+    };
+    let bound = Bound::new(config, inherited)?;
     let sockets = bound.books();
     let workers = bound.workers();
-    let listener = bind_tcp(&config.http.listen)
-        .map_err(|error| failed(&format!("cannot listen for HTTP on {}", config.http.listen), &error))?;
 
     let web = config.http.web_config_file.as_deref().map(Followed::new).transpose().map_err(|problems| {
         error!("web configuration refused: {problems}");
@@ -200,6 +206,10 @@ async fn serve(
     let udp = bound.udp.clone();
     // The files of unix sockets go with this.
     let (workers_told, _files) = bound.start(config, &clock, stages, &ended)?;
+    let stop_all = |inherited: bool| {
+        let told = workers_told.iter().filter(|told: &&Told| !inherited || told.inherited);
+        told.for_each(|told| told.control.stop());
+    };
 
     let lifecycle = Arc::new(Lifecycle::default());
     let refresh = {
@@ -263,6 +273,8 @@ async fn serve(
     info!(listener = "http", address = %http, "listening");
     let mut server = tokio::spawn(http::serve(listener, state));
     lifecycle.set_ready();
+    service::ready();
+    tokio::spawn(service::watchdog());
 
     let reason = loop {
         tokio::select! {
@@ -271,7 +283,9 @@ async fn serve(
             () = quit.notified() => break "/-/quit",
             // What came of it is in the log.
             _ = hangup.recv() => {
+                service::reloading();
                 let _ = in_force.reload();
+                service::ready();
             }
             _ = worker_ended.recv() => {
                 error!("a worker ended");
@@ -284,11 +298,14 @@ async fn serve(
         }
     };
     info!(reason, "draining");
+    service::stopping();
+    // Of sockets that outlive the process, the next one takes the rest.
+    stop_all(true);
     // What was sent before the signal is in the books before readiness turns, so that whoever sees it turn finds all of
     // it in the next scrape. The workers go on until then: the bot may have more to say while it stops.
-    workers_told.iter().for_each(|control| control.empty());
+    workers_told.iter().filter(|told| !told.inherited).for_each(|told| told.control.empty());
     let emptied = async {
-        while !workers_told.iter().all(|control| control.has_emptied()) {
+        while !workers_told.iter().all(|told| told.control.has_emptied()) {
             tokio::time::sleep(EMPTIED_POLL).await;
         }
     };
@@ -306,7 +323,7 @@ async fn serve(
             (Err(Failed), false)
         }
     };
-    workers_told.iter().for_each(|control| control.stop());
+    stop_all(false);
     lifecycle.stop();
     // The server ends once its last answers are out; how it ended changes nothing any more.
     let _ = server.await;
@@ -407,21 +424,63 @@ struct Bound {
     udp: Option<Arc<Sockets>>,
     datagrams: Option<(unix::Bound, Arc<SocketBooks>)>,
     streams: Vec<(Incoming, Arc<SocketBooks>)>,
+    /// Which of these outlive the process.
+    inherited: InheritedKinds,
     /// What each of the others is bound to.
     addresses: Vec<(Listener, String)>,
     /// What removes the files of streams.
     files: Files,
 }
 
+/// Which sockets were handed over, and go on without this process.
+#[derive(Clone, Copy, Debug)]
+struct InheritedKinds {
+    udp: bool,
+    datagrams: bool,
+    streams: bool,
+}
+
+/// A worker, and whether its sockets outlive the process.
+struct Told {
+    control: Arc<Control>,
+    inherited: bool,
+}
+
 /// Dropped at the end, they take the files of unix sockets along.
 type Files = Vec<Box<dyn Any>>;
 
 impl Bound {
-    fn new(config: &Config) -> Result<Self, Failed> {
+    /// What was handed over, and for each kind that was not, what the configuration names.
+    fn new(config: &Config, inherited: Inherited) -> Result<Self, Failed> {
         let listen = &config.listen;
-        let udp = listen.udp.as_ref().map(|address| bind_udp(config, address).map(Arc::new)).transpose()?;
-        let mut bound = Self { udp, datagrams: None, streams: Vec::new(), addresses: Vec::new(), files: Vec::new() };
-        if let Some(address) = &listen.tcp {
+        let kinds = InheritedKinds {
+            udp: !inherited.udp.is_empty(),
+            datagrams: inherited.unix_datagram.is_some(),
+            streams: !inherited.streams.is_empty(),
+        };
+        let handed_over = |error| failed("cannot use what the service manager handed over", &error);
+        let udp = match &listen.udp {
+            _ if kinds.udp => Some(Sockets::inherit(inherited.udp).map_err(handed_over)?),
+            Some(address) => Some(bind_udp(config, address)?),
+            None => None,
+        };
+        let mut bound = Self {
+            udp: udp.map(Arc::new),
+            datagrams: None,
+            streams: Vec::new(),
+            inherited: kinds,
+            addresses: Vec::new(),
+            files: Vec::new(),
+        };
+        for incoming in inherited.streams {
+            let (kind, address) = incoming.address().map_err(handed_over)?;
+            bound.addresses.push((kind, address));
+            bound.streams.push((incoming, Arc::new(SocketBooks::new(kind, 0))));
+        }
+        let has = |bound: &Self, kind| bound.addresses.iter().any(|(other, _)| *other == kind);
+        if let Some(address) = &listen.tcp
+            && !has(&bound, Listener::Tcp)
+        {
             let refused = |error| failed(&format!("cannot take connections on {address}"), &error);
             let listener = bind_tcp(address).map_err(refused)?;
             let address = listener.local_addr().map_err(refused)?;
@@ -429,12 +488,24 @@ impl Bound {
             bound.streams.push((Incoming::Tcp(listener), Arc::new(SocketBooks::new(Listener::Tcp, 0))));
         }
         let refused = |path: &str, error| failed(&format!("cannot listen at {path}"), &error);
-        if let Some(path) = &listen.unix_datagram {
-            let socket = unix::Bound::datagrams(path, listen.socket_mode).map_err(|error| refused(path, error))?;
-            bound.addresses.push((Listener::UnixDatagram, path.clone()));
+        let datagrams = match (inherited.unix_datagram, &listen.unix_datagram) {
+            (Some(socket), _) => {
+                let address = socket.local_addr().map_err(handed_over)?;
+                Some((unix::Bound::inherit(socket).map_err(handed_over)?, unix::written(&address)))
+            }
+            (None, Some(path)) => {
+                let socket = unix::Bound::datagrams(path, listen.socket_mode).map_err(|error| refused(path, error))?;
+                Some((socket, path.clone()))
+            }
+            (None, None) => None,
+        };
+        if let Some((socket, address)) = datagrams {
+            bound.addresses.push((Listener::UnixDatagram, address));
             bound.datagrams = Some((socket, Arc::new(SocketBooks::new(Listener::UnixDatagram, 0))));
         }
-        if let Some(path) = &listen.unix_stream {
+        if let Some(path) = &listen.unix_stream
+            && !has(&bound, Listener::UnixStream)
+        {
             let socket = unix::Bound::streams(path, listen.socket_mode).map_err(|error| refused(path, error))?;
             let (listener, file) = socket.into_listener();
             bound.addresses.push((Listener::UnixStream, path.clone()));
@@ -469,8 +540,8 @@ impl Bound {
         clock: &Clock,
         mut stages: impl Iterator<Item = (Pipeline, Arc<Books>)>,
         ended: &mpsc::UnboundedSender<()>,
-    ) -> Result<(Vec<Arc<Control>>, Files), Failed> {
-        let Self { udp, datagrams, streams, mut files, .. } = self;
+    ) -> Result<(Vec<Told>, Files), Failed> {
+        let Self { udp, datagrams, streams, inherited, mut files, .. } = self;
         let coalesce = config.listen.coalesce;
         let mut told = Vec::new();
         let mut next = || stages.next().expect("there are stages for each worker");
@@ -478,21 +549,23 @@ impl Bound {
         for (udp, number) in udp.iter().flat_map(|udp| (0..udp.books().len()).map(move |number| (udp, number))) {
             let (pipeline, books) = next();
             let worker = udp.worker(number, coalesce, clock.clone(), pipeline, books).map_err(no_worker)?;
-            told.push(worker.control());
-            start_thread(&format!("udp-{number}"), ended.clone(), || worker.run())?;
+            let control = worker.control();
+            told.push(Told { control: control.clone(), inherited: inherited.udp });
+            start_thread(&format!("udp-{number}"), control, ended.clone(), || worker.run())?;
         }
         if let Some((socket, socket_books)) = datagrams {
             let (pipeline, books) = next();
             let (worker, file) =
                 socket.worker(socket_books, coalesce, clock.clone(), pipeline, books).map_err(no_worker)?;
             files.push(Box::new(file));
-            told.push(worker.control());
-            start_thread("unix-datagram", ended.clone(), || worker.run())?;
+            let control = worker.control();
+            told.push(Told { control: control.clone(), inherited: inherited.datagrams });
+            start_thread("unix-datagram", control, ended.clone(), || worker.run())?;
         }
         if !streams.is_empty() {
             let (pipeline, books) = next();
             let control = Arc::new(Control::of_tasks());
-            told.push(control.clone());
+            told.push(Told { control: control.clone(), inherited: inherited.streams });
             let limits = stream::Limits {
                 max_connections: config.listen.max_connections,
                 idle_timeout: config.listen.idle_timeout,
@@ -504,9 +577,9 @@ impl Bound {
                 clock: clock.clone(),
                 pipeline: pipeline.exact(),
                 books,
-                control,
+                control: control.clone(),
             };
-            start_thread("streams", ended.clone(), || {
+            start_thread("streams", control, ended.clone(), || {
                 if let Err(error) = worker.run() {
                     error!(%error, "streams cannot be served");
                 }
@@ -516,16 +589,19 @@ impl Bound {
     }
 }
 
-/// Starts a thread; `ended` hears of its end, however it comes.
+/// Starts a worker's thread; `ended` hears of its end, however it comes, unless that was asked for.
 fn start_thread(
     name: &str,
+    control: Arc<Control>,
     ended: mpsc::UnboundedSender<()>,
     run: impl FnOnce() + Send + 'static,
 ) -> Result<(), Failed> {
     let body = move || {
         // The panic's message is on stderr already; all that is left is to tell.
-        let _ = catch_unwind(AssertUnwindSafe(run));
-        let _ = ended.send(());
+        let panicked = catch_unwind(AssertUnwindSafe(run)).is_err();
+        if panicked || !control.is_stopping() {
+            let _ = ended.send(());
+        }
     };
     std::thread::Builder::new()
         .name(name.to_owned())

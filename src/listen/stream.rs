@@ -18,12 +18,12 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 use tracing::{info, warn};
 
-use super::Backoff;
 use super::frame::{Framing, Piece};
 use super::worker::{Control, EMPTY, STOP};
+use super::{Backoff, unix};
 use crate::clock::Clock;
 use crate::pipeline::Pipeline;
-use crate::telemetry::{Books, SocketBooks};
+use crate::telemetry::{Books, Listener, SocketBooks};
 
 /// Read at once from one connection, bytes; the next has its turn then.
 const READ_BYTES: usize = 65_536;
@@ -39,6 +39,19 @@ pub enum Incoming {
     Tcp(TcpListener),
     /// A unix socket.
     Unix(UnixListener),
+}
+
+impl Incoming {
+    /// What it is, and the address as a configuration would name it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn address(&self) -> io::Result<(Listener, String)> {
+        Ok(match self {
+            Self::Tcp(listener) => (Listener::Tcp, listener.local_addr()?.to_string()),
+            Self::Unix(listener) => (Listener::UnixStream, unix::written(&listener.local_addr()?)),
+        })
+    }
 }
 
 /// Limits on connections.
@@ -104,10 +117,11 @@ impl Worker {
             loop {
                 let asked = self.control.heard().await;
                 shared.quiet().await;
-                match asked {
-                    STOP => return Ok(()),
-                    EMPTY => self.control.emptied(),
-                    _ => {}
+                if matches!(asked, EMPTY | STOP) {
+                    self.control.emptied();
+                }
+                if asked == STOP {
+                    return Ok(());
                 }
             }
         })

@@ -1,6 +1,6 @@
 //! UDP: one socket and one thread for each worker.
 //!
-//! In: an address. Out: [`Sockets`] bound to it, each read in batches by a [`Worker`].
+//! In: an address, or sockets that are bound. Out: [`Sockets`], each read in batches by a [`Worker`].
 //! Always: a port in use is an error, also when another process holds it with SO_REUSEPORT.
 
 use std::fs::File;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::stat::fstat;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::gather::Gather;
 use super::kernel::{extend_drops, queues};
@@ -51,16 +51,37 @@ impl Sockets {
                 socket.set_reuse_port(true)?;
                 socket.bind(&sockets.address.into())?;
             }
-            let granted = set_receive_buffer(&socket, buffer_bytes)?;
-            setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-            setsockopt(&socket, sockopt::RxqOvfl, &1)?;
+            set_receive_buffer(&socket, buffer_bytes)?;
             let socket = UdpSocket::from(socket);
             sockets.address = socket.local_addr()?;
-            sockets.inodes.push(fstat(&socket)?.st_ino);
-            sockets.sockets.push(Arc::new(socket.into()));
-            sockets.books.push(Arc::new(SocketBooks::new(Listener::Udp, granted)));
+            sockets.push(socket)?;
         }
         Ok(sockets)
+    }
+
+    /// Takes sockets that are bound already, as they are; there must be one. Drops that the kernel counted before are
+    /// counted here: they were between two processes.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn inherit(inherited: Vec<UdpSocket>) -> io::Result<Self> {
+        let address = inherited.first().ok_or(io::ErrorKind::NotFound)?.local_addr()?;
+        let mut sockets = Self { sockets: Vec::new(), inodes: Vec::new(), books: Vec::new(), address };
+        for socket in inherited {
+            socket.set_nonblocking(true)?;
+            sockets.push(socket)?;
+        }
+        Ok(sockets)
+    }
+
+    fn push(&mut self, socket: UdpSocket) -> io::Result<()> {
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+        setsockopt(&socket, sockopt::RxqOvfl, &1)?;
+        let granted = SockRef::from(&socket).recv_buffer_size()? as u64;
+        self.inodes.push(fstat(&socket)?.st_ino);
+        self.sockets.push(Arc::new(socket.into()));
+        self.books.push(Arc::new(SocketBooks::new(Listener::Udp, granted)));
+        Ok(())
     }
 
     /// Where they are bound; the port is the one given out if 0 was asked for.
@@ -100,20 +121,26 @@ impl Sockets {
     ///
     /// Where `/proc/self/net` cannot be read, the counts are as the last datagram told them.
     pub fn refresh(&self) {
-        let path = if self.address.is_ipv6() { "/proc/self/net/udp6" } else { "/proc/self/net/udp" };
-        let Ok(table) = File::open(path) else { return };
-        // One that cannot be read on is as good as one that is not there.
-        _ = queues(table, &self.inodes, |place, queue| {
-            self.books[place].queue_bytes.store(queue.bytes, Relaxed);
-            extend_drops(&self.books[place].kernel_dropped, queue.drops);
-        });
+        let mut left = self.inodes.len();
+        for path in ["/proc/self/net/udp", "/proc/self/net/udp6"] {
+            // One of an address family that is not spoken here, or that cannot be read on, is as good as empty.
+            let Ok(table) = File::open(path) else { continue };
+            _ = queues(table, &self.inodes, |place, queue| {
+                self.books[place].queue_bytes.store(queue.bytes, Relaxed);
+                extend_drops(&self.books[place].kernel_dropped, queue.drops);
+                left = left.saturating_sub(1);
+            });
+            if left == 0 {
+                break;
+            }
+        }
     }
 }
 
-/// Asks for a receive buffer, past the system's limit if the process may, and returns what was granted.
-fn set_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<u64> {
+/// Asks for a receive buffer, past the system's limit if the process may.
+fn set_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
     if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err() {
         socket.set_recv_buffer_size(bytes)?;
     }
-    Ok(socket.recv_buffer_size()? as u64)
+    Ok(())
 }

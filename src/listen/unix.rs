@@ -8,8 +8,9 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +74,16 @@ impl Bound {
         Ok(bound)
     }
 
+    /// A socket of datagrams that is bound already. Its file is another's to remove.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn inherit(socket: UnixDatagram) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
+        Ok(Self { socket: socket.into(), file: None })
+    }
+
     fn bind(path: &str, kind: Type, mode: u32) -> io::Result<Self> {
         let socket = Socket::new(Domain::UNIX, kind, None)?;
         socket.set_nonblocking(true)?;
@@ -109,6 +120,15 @@ impl Bound {
         let gather = Gather::of_few(coalesce, longest_queue());
         let worker = Worker::new(Arc::new(self.socket.into()), socket, (gather, None), clock, pipeline, books)?;
         Ok((worker, self.file))
+    }
+}
+
+/// How an address is written in a configuration.
+pub fn written(address: &SocketAddr) -> String {
+    match (address.as_pathname(), address.as_abstract_name()) {
+        (Some(path), _) => path.display().to_string(),
+        (_, Some(name)) => format!("@{}", name.escape_ascii()),
+        _ => "a unix socket without a name".to_owned(),
     }
 }
 

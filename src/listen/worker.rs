@@ -72,7 +72,12 @@ impl Control {
         self.ask(STOP);
     }
 
-    /// Whether all that the socket held when [`Control::empty`] was called is in the books.
+    /// Whether it was asked to end.
+    pub fn is_stopping(&self) -> bool {
+        self.asked.load(Relaxed) == STOP
+    }
+
+    /// Whether all that the socket held when [`Control::empty`] or [`Control::stop`] was called is in the books.
     pub fn has_emptied(&self) -> bool {
         // Pairs with the worker's `Release`: who sees it set sees what was recorded before.
         self.emptied.load(Acquire)
@@ -213,6 +218,7 @@ impl Worker {
             self.wait(wait, started);
         }
         self.drain(&mut pressure);
+        self.control.emptied();
     }
 
     /// Takes what the socket holds and goes on, unless it was asked to stop meanwhile.

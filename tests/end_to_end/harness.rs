@@ -303,7 +303,11 @@ impl Sidecar {
 
 /// Starts a sidecar whose start is expected to fail; gives its exit status and log.
 pub(crate) fn start_in_vain(settings: &[&str]) -> (ExitStatus, String) {
-    let mut child = spawn(settings, &[]);
+    end_of_start(spawn(settings, &[]))
+}
+
+/// The same for one that was started by a command of its own, its log piped.
+pub(crate) fn end_of_start(mut child: Child) -> (ExitStatus, String) {
     let log = Log::default();
     let reader = log.follow(child.stderr.take().unwrap());
     let mut child = KillOnDrop(Some(child));

@@ -43,6 +43,7 @@ mod relay;
 mod reload;
 mod report;
 mod rules;
+mod service;
 mod start_and_stop;
 mod tools;
 mod transports;
