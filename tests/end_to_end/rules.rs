@@ -5,16 +5,17 @@ use std::process::Command;
 
 use crate::harness::{Sidecar, wait_until};
 use crate::prometheus::{NATIVE, Prometheus};
-use crate::tools::{output_of, tool};
+use crate::tools::tool;
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
 }
 
 fn promtool(arguments: &[&str], file: &Path) {
-    let mut command = Command::new(tool("prometheus/promtool"));
-    command.args(arguments).arg(file);
-    output_of(command);
+    // Without a limit of time: the tests of the alerts take 15 seconds alone, and much longer on a busy machine.
+    let output = Command::new(tool("prometheus/promtool")).args(arguments).arg(file).output().unwrap();
+    let [stdout, stderr] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success(), "promtool {arguments:?} {}\n{stdout}\n{stderr}", file.display());
 }
 
 #[test]
