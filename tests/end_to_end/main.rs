@@ -20,6 +20,7 @@ mod books;
 mod clients;
 mod command_line;
 mod dashboards;
+mod deploy;
 mod drop_in;
 mod exposition;
 mod fleet;

@@ -12,6 +12,7 @@ use statsieve::command::{BAD_CONFIGURATION, check};
 use statsieve::config::{self, BucketMethod, Loaded, Problems, Sources};
 
 mod dashboards;
+mod deploy;
 mod mapping;
 mod rules;
 
