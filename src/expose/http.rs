@@ -33,6 +33,7 @@ use self::connection::Client;
 pub use self::top::InsightSource;
 use super::lifecycle::{Lifecycle, Phase};
 use super::report::Report;
+use super::report::page::POLICY;
 use super::web::{Followed, InForce};
 use super::{Exposer, negotiate};
 use crate::config::{DebugApi, Format, Http};
@@ -59,10 +60,7 @@ const CARDINALITY_ROWS: usize = 20;
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const TOML: &str = "application/toml; charset=utf-8";
-/// For pages of ours: nothing from outside, and no page of others around them.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 const HTML: &str = "text/html; charset=utf-8";
-const LANDING: &str = include_str!("http/landing.html");
 
 /// What every connection shares.
 pub struct State {
@@ -88,7 +86,6 @@ struct Settings {
     write_timeout: Duration,
     debug_api: DebugApi,
     admin: bool,
-    landing: String,
     web: Option<Arc<Followed>>,
 }
 
@@ -112,9 +109,6 @@ impl Settings {
             write_timeout: http.write_timeout,
             debug_api: http.debug_api,
             admin: http.lifecycle,
-            landing: LANDING
-                .replace("{version}", env!("CARGO_PKG_VERSION"))
-                .replace("{metrics_path}", &escape(&http.metrics_path)),
         }
     }
 }
@@ -202,11 +196,6 @@ fn may_debug(api: DebugApi, peer: Option<IpAddr>, host: Option<&str>) -> bool {
         DebugApi::All => true,
         DebugApi::Off => false,
     }
-}
-
-/// Text as it may stand in HTML, attributes included.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
 /// Accepts connections until [`Lifecycle::stop`], then waits for the answers under way, 5 seconds at most.
@@ -315,16 +304,12 @@ async fn admitted(
 
 /// Sets what keeps a browser from harm, unless the answer says it already.
 fn secure(headers: &mut HeaderMap) {
-    let is_html = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == HTML);
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "deny"),
         (header::REFERRER_POLICY, "no-referrer"),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
     ] {
-        if name != header::CONTENT_SECURITY_POLICY || is_html {
-            headers.entry(name).or_insert(HeaderValue::from_static(value));
-        }
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
 }
 
@@ -339,7 +324,7 @@ fn respond(state: &State, request: &Request<Incoming>, client: Client) -> Respon
     let debug = settings.debug_api != DebugApi::Off;
     let (methods, answer): Answer = match request.uri().path() {
         path if path == settings.metrics_path => (READ, metrics),
-        "/" => (READ, landing),
+        "/" if state.report.is_some() => (READ, status_page),
         top::PATH if debug && state.insight.is_some() => (READ, top::answer),
         CONFIG_PATH if debug && state.admin.is_some() => (READ, config),
         "/api/v1/status" if state.report.is_some() => (READ, |state, request| report(state, request, Report::status)),
@@ -370,8 +355,16 @@ fn respond(state: &State, request: &Request<Incoming>, client: Client) -> Respon
     answer(state, request)
 }
 
-fn landing(state: &State, request: &Request<Incoming>) -> Response<Reply> {
-    page(StatusCode::OK, HTML, &state.settings.load().landing, request)
+/// The page that shows the state of everything.
+fn status_page(state: &State, request: &Request<Incoming>) -> Response<Reply> {
+    state.exposer.refresh();
+    let text = state.report.as_ref().map(Report::page).unwrap_or_default();
+    let mut response = page(StatusCode::OK, HTML, &text, request);
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let policy = HeaderValue::from_str(&POLICY).expect("it is made of letters");
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    response
 }
 
 /// Whether lines are taken, or why not.
@@ -581,11 +574,5 @@ mod tests {
         ] {
             assert_eq!(in_query(query, "tag").as_deref(), expected, "{query:?}");
         }
-    }
-
-    #[test]
-    fn a_path_cannot_break_out_of_the_landing_page() {
-        assert_eq!(escape("/<a href=\"'&"), "/&lt;a href=&quot;&#39;&amp;");
-        assert!(LANDING.contains("{version}") && LANDING.contains("\"{metrics_path}\""));
     }
 }

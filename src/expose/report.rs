@@ -1,12 +1,14 @@
 //! What the sidecar tells a person, or a program that shows it to one: its state, what it holds, what to change.
 //!
-//! In: the books, the store, the configuration in force. Out: JSON for `/api/v1/status` and `/api/v1/cardinality`.
+//! In: the books, the store, the configuration in force. Out: JSON for `/api/v1/status` and `/api/v1/cardinality`,
+//! and the page that shows it.
 //! Not here: metrics for Prometheus (`telemetry`), who may ask (`http`).
 //! Always: made when it is asked for, and costs nothing before, but for a few counts kept every five seconds; no value
 //! of a bucketed tag is in it.
 
 mod cardinality;
 mod hints;
+pub(crate) mod page;
 mod status;
 
 use std::fmt;
@@ -53,6 +55,8 @@ impl fmt::Debug for Report {
 
 /// Rows of a list at most, whatever is asked for.
 pub const MOST_ROWS: usize = 50;
+/// What hit a limit, on the page.
+const PAGE_LIMITED: usize = 10;
 
 /// The longest answer, if names are up to `name` bytes long and a piece of TOML up to `toml`.
 ///
@@ -70,7 +74,14 @@ pub const fn answering_bytes(name: usize, toml: usize) -> usize {
 impl Report {
     /// The state of everything, as the status page shows it.
     pub fn status(&self) -> Value {
-        status::status(self)
+        status::status(self, &self.store.census())
+    }
+
+    /// The status page, as HTML; a browser is to hold it to [`page::POLICY`].
+    pub fn page(&self) -> String {
+        let census = self.store.census();
+        let limited = cardinality::limited(self, &census, PAGE_LIMITED);
+        page::page(&status::status(self, &census), &limited, &self.loaded().config.http.metrics_path)
     }
 
     /// What costs how many series, what hit which limit, and what to do about it; `rows` of each list, [`MOST_ROWS`] at

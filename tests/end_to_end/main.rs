@@ -17,6 +17,7 @@ mod lint;
 
 mod backpressure;
 mod books;
+mod browser;
 mod clients;
 mod command_line;
 mod dashboards;
@@ -36,6 +37,7 @@ mod mapping;
 mod memory;
 mod observers;
 mod overload;
+mod page;
 mod prometheus;
 mod protobuf;
 mod quota;

@@ -270,15 +270,14 @@ fn head_has_the_headers_of_get_without_a_scrape() {
     assert_eq!(head.header("content-length"), None, "it is not known without making the body");
     assert_eq!(server.made.load(SeqCst), made, "nothing was made");
     // The connection goes on, so nothing of a body was sent.
-    for path in ["/", "/-/healthy"] {
-        client.request("GET", path, &[]);
-        let get = client.answer().unwrap();
-        client.request("HEAD", path, &[]);
-        let head = client.head().unwrap();
-        assert_eq!(head.status, 200);
-        for name in ["content-type", "content-length", "x-content-type-options"] {
-            assert_eq!(head.header(name), get.header(name), "{name} of {path}");
-        }
+    let path = "/-/healthy";
+    client.request("GET", path, &[]);
+    let get = client.answer().unwrap();
+    client.request("HEAD", path, &[]);
+    let head = client.head().unwrap();
+    assert_eq!(head.status, 200);
+    for name in ["content-type", "content-length", "x-content-type-options"] {
+        assert_eq!(head.header(name), get.header(name), "{name} of {path}");
     }
     assert_eq!(server.telemetry.scrapes(Format::OpenMetrics), 1);
     assert_eq!(server.ask("HEAD", "/metrics", &[ACCEPT_PROTOBUF]).header("content-type"), Some(PROTOBUF));
@@ -296,10 +295,9 @@ fn paths_and_methods_are_matched_exactly() {
         ("POST", "/nothing", 404),
         ("POST", "/metrics", 405),
         ("PUT", "/-/ready", 405),
-        ("DELETE", "/", 405),
+        ("DELETE", "/-/healthy", 405),
         ("OPTIONS", "/-/healthy", 405),
         ("GET", "/-/healthy", 200),
-        ("GET", "/", 200),
     ] {
         let answer = server.ask(method, path, &[]);
         assert_eq!(answer.status, status, "{method} {path}");
@@ -307,23 +305,6 @@ fn paths_and_methods_are_matched_exactly() {
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
     }
     assert_eq!(server.telemetry.scrapes(Format::Text), 0);
-}
-
-#[test]
-fn the_landing_page_leads_to_the_metrics_and_needs_nothing_from_outside() {
-    let mut setup = setup();
-    setup.http.metrics_path = "/own&path".to_owned();
-    let server = setup.start();
-    let page = server.get("/", &[]);
-    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
-    assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
-    assert!(page.text().contains("<a href=\"/own&amp;path\">"));
-    assert!(page.text().contains(env!("CARGO_PKG_VERSION")));
-    for none in ["://", "src=", "{version}", "{metrics_path}"] {
-        assert!(!page.text().contains(none), "{none}");
-    }
-    assert_eq!(server.get("/own&path", &[]).status, 200);
-    assert_eq!(server.get("/metrics", &[]).status, 404);
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn labels(census: &Census, most: usize) -> Vec<Value> {
 }
 
 /// What hit a limit, the latest first.
-fn limited(report: &Report, census: &Census, most: usize) -> Vec<Value> {
+pub(super) fn limited(report: &Report, census: &Census, most: usize) -> Vec<Value> {
     let mut hits: Vec<_> =
         census.families.iter().flat_map(|family| family.limits.iter().map(move |hits| (family, hits))).collect();
     hits.sort_by_key(|(_, hits)| std::cmp::Reverse(hits.last));

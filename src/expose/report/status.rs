@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::Report;
 use super::cardinality::families;
 use super::hints::hints;
+use crate::aggregate::census::Census;
 use crate::config::{Format, SamplingMode};
 use crate::expose::lifecycle::Phase;
 use crate::model::{ClientFigure, DropReason, SampleType, TagDropReason};
@@ -66,17 +67,16 @@ impl Span {
 }
 
 /// The answer.
-pub(super) fn status(report: &Report) -> Value {
+pub(super) fn status(report: &Report, census: &Census) -> Value {
     let telemetry = &report.telemetry;
     let figures = telemetry.figures();
     let (recent, minute) = (Span::new(report, &figures, RECENT), Span::new(report, &figures, MINUTE));
-    let census = report.store.census();
     let refused = report.refusals.latest();
     let (in_force, hash, read_at) = telemetry.configuration();
     let (level, verdict) = verdict(report, &minute);
     let process = telemetry.process();
     let hints: Vec<Value> =
-        hints(&census, &figures.tally, &refused, &report.loaded()).iter().map(super::hints::Hint::json).collect();
+        hints(census, &figures.tally, &refused, &report.loaded()).iter().map(super::hints::Hint::json).collect();
     json!({
         "verdict": { "level": level, "text": verdict },
         "phase": format!("{:?}", report.lifecycle.phase()).to_lowercase(),
@@ -119,7 +119,7 @@ pub(super) fn status(report: &Report) -> Value {
             "rates": telemetry.loads().iter().map(|(rate, _)| *rate).collect::<Vec<_>>(),
         },
         "limits": report.limits(),
-        "families": families(report, &census, FAMILIES),
+        "families": families(report, census, FAMILIES),
         "families_in_all": census.families.len(),
         "hints": hints,
         "refused": refused.iter().map(|line| json!({
