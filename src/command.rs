@@ -13,6 +13,7 @@ pub mod memory;
 pub mod run;
 mod service;
 pub mod statsd_exporter;
+pub mod top;
 
 use std::io::{self, Write};
 

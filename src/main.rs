@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -46,7 +47,11 @@ struct Configuration {
 #[derive(Subcommand)]
 enum Command {
     /// Check the configuration: every problem with its place, or the worst case in sample lines
-    Check,
+    Check {
+        /// Also show the worst case of this many instances together
+        #[arg(long, value_name = "N")]
+        instances: Option<NonZeroU64>,
+    },
     /// Show how lines parse, map and bucket, the series they become and what these cost, or why not
     Explain {
         /// Lines as a client sends them; without any, or for "-", they are read from standard input
@@ -64,6 +69,8 @@ enum Command {
     },
     /// Send traffic and check every number that comes out against it: exit 0 if all is right
     Load(Load),
+    /// Show what a running sidecar does, live in a terminal
+    Top(Top),
     /// Ask a sidecar whether it is ready: exit 0 if so, else 1
     Healthcheck(Healthcheck),
 }
@@ -89,6 +96,18 @@ struct Healthcheck {
     /// PEM file of its key
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Top {
+    #[command(flatten)]
+    endpoint: Healthcheck,
+    /// How often to look
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    interval: Duration,
+    /// Print it once, as plain text
+    #[arg(long)]
+    once: bool,
 }
 
 #[derive(Args)]
@@ -134,12 +153,13 @@ fn main() -> ExitCode {
             drop(out);
             Ok(command::run::run(&sources, fallback, &mut io::stderr()))
         }
-        Some(Command::Check) => command::check::check(&sources, &mut out),
+        Some(Command::Check { instances }) => command::check::check(&sources, instances, &mut out),
         Some(Command::Explain { lines, json }) => {
             command::explain::explain(&sources, &lines, json, &mut io::stdin().lock(), &mut out)
         }
         Some(Command::Convert { file }) => command::convert::convert(&file, &mut out),
         Some(Command::Load(options)) => command::load::load(&options.into(), &sources, &mut out),
+        Some(Command::Top(options)) => command::top::top(&options.into(), &sources, &mut out),
         Some(Command::Healthcheck(options)) => command::healthcheck::healthcheck(&options.into(), &sources, &mut out),
     };
     match code {
@@ -154,6 +174,12 @@ impl From<Healthcheck> for command::healthcheck::Options {
     fn from(options: Healthcheck) -> Self {
         let Healthcheck { url, ca, insecure, user_file, cert, key } = options;
         Self { url, ca, insecure, user_file, cert, key }
+    }
+}
+
+impl From<Top> for command::top::Options {
+    fn from(Top { endpoint, interval, once }: Top) -> Self {
+        Self { endpoint: endpoint.into(), interval, once }
     }
 }
 

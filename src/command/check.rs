@@ -4,6 +4,7 @@
 //! Always: the figures are upper bounds; no traffic can make a scrape longer, or the process larger.
 
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 
 use super::memory::Memory;
 use super::run::MOST_WORKERS;
@@ -87,13 +88,13 @@ pub(super) fn own_lines(config: &Config) -> u64 {
     fixed + 2 * workers + estimates + registers + old_names
 }
 
-/// Writes all problems with carets, or what was read and the most it can cost.
+/// Writes all problems with carets, or what was read and the most it can cost: one instance, and so many together.
 ///
 /// Returns the exit code: [`OK`], or [`BAD_CONFIGURATION`] if there are problems.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn check(sources: &Sources, out: &mut dyn Write) -> io::Result<u8> {
+pub fn check(sources: &Sources, instances: Option<NonZeroU64>, out: &mut dyn Write) -> io::Result<u8> {
     let loaded = match config::load(sources) {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -116,7 +117,25 @@ pub fn check(sources: &Sources, out: &mut dyn Write) -> io::Result<u8> {
     }
     write_worst_case(&loaded.config, out)?;
     write_memory(&loaded.config, out)?;
+    if let Some(instances) = instances {
+        write_instances(&loaded.config, instances.get(), out)?;
+    }
     Ok(OK)
+}
+
+/// What so many sidecars cost together at most: all their series in one Prometheus, all their memory on their machines.
+fn write_instances(config: &Config, instances: u64, out: &mut dyn Write) -> io::Result<()> {
+    let (lines, memory) = (WorstCase::of(config).total(), Memory::of(config).total());
+    let in_all = (lines.saturating_mul(instances), mib(memory.saturating_mul(instances)));
+    let width = in_all.0.to_string().len().max(in_all.1.len());
+    writeln!(out, "\nworst case of {instances} instances:")?;
+    writeln!(out, "  {:<15}  {:>width$}  {lines} of each scrape, all in one Prometheus", "sample lines", in_all.0)?;
+    writeln!(out, "  {:<15}  {:>width$}  {} of each process, on all machines together", "MiB", in_all.1, mib(memory))
+}
+
+/// Bytes in MiB, rounded up: no figure is less than what it stands for.
+fn mib(bytes: u64) -> String {
+    format!("{:.1}", (bytes as f64 * 10.0 / f64::from(1 << 20)).ceil() / 10.0)
 }
 
 fn write_worst_case(config: &Config, out: &mut dyn Write) -> io::Result<()> {
@@ -140,8 +159,6 @@ fn write_worst_case(config: &Config, out: &mut dyn Write) -> io::Result<()> {
 
 fn write_memory(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     let memory = Memory::of(config);
-    // Rounded up: no figure is less than what it stands for.
-    let mib = |bytes: u64| format!("{:.1}", (bytes as f64 * 10.0 / f64::from(1 << 20)).ceil() / 10.0);
     let total = mib(memory.total());
     let width = total.len();
     writeln!(out, "\nworst case of memory, in MiB:")?;
@@ -156,9 +173,13 @@ mod tests {
     use super::*;
 
     fn run(set: &[&str]) -> (u8, String) {
+        run_for(None, set)
+    }
+
+    fn run_for(instances: Option<u64>, set: &[&str]) -> (u8, String) {
         let sources = Sources { file: None, set: set.iter().map(ToString::to_string).collect() };
         let mut out = Vec::new();
-        let code = check(&sources, &mut out).expect("a Vec takes everything");
+        let code = check(&sources, instances.and_then(NonZeroU64::new), &mut out).expect("a Vec takes everything");
         (code, String::from_utf8(out).expect("check writes text"))
     }
 
@@ -191,6 +212,22 @@ mod tests {
         assert!((parts.iter().sum::<f64>() - total).abs() < 1.0, "{table}");
         assert!(rows.contains(&"  series            32.0  cardinality.max_bytes"), "{table}");
         assert!(rows.iter().any(|row| row.starts_with("  quotas ")), "{table}");
+    }
+
+    #[test]
+    fn many_instances_cost_so_many_times_as_much() {
+        let (code, text) = run_for(Some(1000), &[]);
+        assert_eq!(code, OK);
+        let tables: Vec<&str> = text.split("\n\n").collect();
+        let figures = |table: &str| -> Vec<f64> {
+            table.lines().skip(1).map(|row| row[17..].split_whitespace().next().unwrap().parse().unwrap()).collect()
+        };
+        let [lines, memory] = figures(tables[3])[..] else { panic!("{text}") };
+        assert!(tables[3].starts_with("worst case of 1000 instances:\n"), "{text}");
+        assert_eq!(lines, 1000.0 * figures(tables[1]).last().unwrap());
+        // Each is rounded up to a tenth.
+        let each = figures(tables[2]).last().unwrap() * 1000.0;
+        assert!(memory <= each && memory > each - 100.0, "{text}");
     }
 
     #[test]

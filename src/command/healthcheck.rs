@@ -30,7 +30,7 @@ pub struct Options {
 
 /// Where to ask.
 #[derive(Debug, PartialEq, Eq)]
-struct Target {
+pub(super) struct Target {
     /// `host:port`.
     address: String,
     is_https: bool,
@@ -83,7 +83,8 @@ pub fn healthcheck(options: &Options, sources: &Sources, out: &mut dyn Write) ->
     }
 }
 
-fn target(options: &Options, sources: &Sources) -> Result<Target, String> {
+/// Whom the options mean, or the configuration.
+pub(super) fn target(options: &Options, sources: &Sources) -> Result<Target, String> {
     if let Some(url) = &options.url {
         return Ok(read_url(url));
     }
@@ -109,10 +110,11 @@ fn read_url(url: &str) -> Target {
     Target { address: address.to_owned(), is_https, credentials, is_own: false }
 }
 
-type Prepared = (String, Option<std::sync::Arc<rustls::ClientConfig>>, String);
+/// `host:port`, TLS and credentials.
+pub(super) type Prepared = (String, Option<std::sync::Arc<rustls::ClientConfig>>, String);
 
 /// Address, TLS and credentials of the request.
-fn prepare(options: &Options, target: Target) -> Result<Prepared, String> {
+pub(super) fn prepare(options: &Options, target: Target) -> Result<Prepared, String> {
     let credentials = match &options.user_file {
         None => target.credentials,
         Some(file) => std::fs::read_to_string(file)

@@ -49,5 +49,6 @@ mod rules;
 mod service;
 mod start_and_stop;
 mod tools;
+mod top;
 mod transports;
 mod web;

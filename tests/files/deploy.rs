@@ -33,7 +33,7 @@ fn load(sources: &Sources) -> Config {
 /// The totals that `check` tells: lines of a scrape, MiB of memory.
 fn totals(sources: &Sources) -> [f64; 2] {
     let mut out = Vec::new();
-    check::check(sources, &mut out).expect("a Vec takes everything");
+    check::check(sources, None, &mut out).expect("a Vec takes everything");
     let text = String::from_utf8(out).expect("check writes text");
     let totals: Vec<f64> = text
         .lines()

@@ -83,7 +83,7 @@ fn every_problem_has_a_line_that_the_caret_is_drawn_under() {
 fn carets_stand_under_the_values_of_the_file() {
     let sources = Sources { file: Some(data().join("three_tables.bad.toml")), set: Vec::new() };
     let mut out = Vec::new();
-    assert_eq!(check::check(&sources, &mut out).expect("a Vec takes everything"), BAD_CONFIGURATION);
+    assert_eq!(check::check(&sources, None, &mut out).expect("a Vec takes everything"), BAD_CONFIGURATION);
     let text = without_directory(&String::from_utf8(out).expect("check writes text"));
     let first = text.split("\n\n").next().expect("a blank line stands between two problems");
     assert_eq!(

@@ -180,7 +180,7 @@ fn rules_read_what_sidecars_bots_and_other_rules_expose() {
 #[test]
 fn limits_in_the_files_are_those_of_the_defaults() {
     let mut out = Vec::new();
-    check::check(&Sources::default(), &mut out).expect("a Vec takes everything");
+    check::check(&Sources::default(), None, &mut out).expect("a Vec takes everything");
     let text = String::from_utf8(out).expect("check writes text");
     let figure = |line: &str| line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap();
     let totals: Vec<f64> = text.lines().filter(|line| line.starts_with("  total ")).map(figure).collect();
