@@ -4,6 +4,7 @@
 //! Always: label values come from closed sets; one writer per [`Books`], so a count is a plain store; every family is
 //! declared here, in [`FAMILIES`], and no other is exposed, but for those of [`statsd_exporter`] if asked for.
 
+pub mod changes;
 pub mod history;
 mod process;
 pub mod refusals;

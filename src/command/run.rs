@@ -34,6 +34,7 @@ use crate::listen::worker::Control;
 use crate::listen::{bind_tcp, first_that_works, resolve, unix};
 use crate::pipeline::{Pipeline, Rules};
 use crate::reload::{self, InForce};
+use crate::telemetry::changes::Changes;
 use crate::telemetry::refusals::Refusals;
 use crate::telemetry::{Books, Listener, SeriesBooks, SocketBooks, Telemetry};
 
@@ -219,7 +220,6 @@ async fn serve(
             store.show(clock.tick(), &rules.load().gate.limits);
         })
     };
-    tokio::spawn(each_second(store.clone(), rules.clone(), telemetry.clone(), clock.clone()));
     let http = listener.local_addr().map_err(|error| failed("the HTTP listener has no address", &error))?;
     let exposer = Exposer::new(Box::new(store.clone()), telemetry.clone(), refresh).started_at(clock.started_at());
     let insight = {
@@ -240,6 +240,11 @@ async fn serve(
         }
     });
     let in_force = Arc::new(in_force);
+    let loaded = {
+        let in_force = in_force.clone();
+        move || in_force.loaded()
+    };
+    tokio::spawn(each_second(store.clone(), rules.clone(), telemetry.clone(), clock.clone(), loaded));
     let quit = Arc::new(Notify::new());
     let report = Report {
         telemetry,
@@ -369,19 +374,27 @@ async fn watch(in_force: Arc<InForce>, changed: Arc<Notify>) {
     }
 }
 
-/// Lets idle series give way, and keeps counts for those who ask for rates; once nothing was received for a while and
+/// Lets idle series give way, keeps counts for those who ask for rates, and logs what begins and ends; once nothing was received for a while and
 /// nothing is left to do, not before something is: an idle process does not even wake up.
-async fn each_second(store: Arc<Store>, rules: Arc<ArcSwap<Rules>>, telemetry: Arc<Telemetry>, clock: Clock) {
+async fn each_second(
+    store: Arc<Store>,
+    rules: Arc<ArcSwap<Rules>>,
+    telemetry: Arc<Telemetry>,
+    clock: Clock,
+    loaded: impl Fn() -> Arc<Loaded>,
+) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut quiet = 0;
+    let mut changes = Changes::default();
     loop {
         seconds.tick().await;
         store.sweep(clock.tick(), &rules.load().gate.limits);
         telemetry.remember(clock.now());
+        changes.look(clock.now(), &telemetry, &loaded().config);
         // Whether nothing was received since it last looked; asked first, since it looks anew below.
         let is_quiet = store.is_watched();
-        if !store.rests(&rules.load().gate.limits) || !is_quiet {
+        if !store.rests(&rules.load().gate.limits) || !is_quiet || changes.is_waiting() {
             quiet = 0;
             continue;
         }

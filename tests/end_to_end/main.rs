@@ -33,6 +33,7 @@ mod insight;
 mod kernel_drops;
 mod limits;
 mod load;
+mod logs;
 mod mapping;
 mod memory;
 mod observers;
