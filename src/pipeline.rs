@@ -553,8 +553,14 @@ impl Stages {
                 }
             }
         };
-        let (line, sample) = known.read_again(&rules.parse).map_err(|refusal| refusal.reason)?;
-        self.new_identity(rules, known, (&line, &sample), key, sight)
+        match known.read_again(&rules.parse) {
+            Ok((line, sample)) => self.new_identity(rules, known, (&line, &sample), key, sight),
+            // It could be read before; but whatever happens, no line may end uncounted.
+            Err(refusal) => {
+                self.tally.dropped(refusal.reason);
+                Err(refusal.reason)
+            }
+        }
     }
 
     /// Adds up what a client tells of itself: no series, no limit, no quota.

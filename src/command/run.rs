@@ -374,8 +374,8 @@ async fn watch(in_force: Arc<InForce>, changed: Arc<Notify>) {
     }
 }
 
-/// Lets idle series give way, keeps counts for those who ask for rates, and logs what begins and ends; once nothing was received for a while and
-/// nothing is left to do, not before something is: an idle process does not even wake up.
+/// Lets idle series give way, keeps counts for those who ask for rates, and logs what begins and ends; once nothing was
+/// received for a while and nothing is left to do, not before something is: an idle process does not even wake up.
 async fn each_second(
     store: Arc<Store>,
     rules: Arc<ArcSwap<Rules>>,
