@@ -108,6 +108,7 @@ pub mod expose;
 pub mod telemetry;
 
 // What all of it is told, who starts it, and the words they share.
+pub mod cgroup;
 pub mod clock;
 pub mod command;
 pub mod config;

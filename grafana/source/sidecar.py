@@ -231,9 +231,9 @@ SPEED = [
 COST = [
     graph(
         "Memory",
-        "Resident, the ten largest; dashed: the target of 2 GB.",
+        "Resident, the ten largest, and the most that the configuration of any allows; dashed: the target of 2 GB.",
         "bytes",
-        [(f"topk(10, {MEMORY_NOW})", "{{instance}}")],
+        [(f"topk(10, {MEMORY_NOW})", "{{instance}}"), (f"max({of('statsieve_memory_limit_bytes')})", "limit")],
         (6, 8),
         steps(TEXT, (2e9, RED)),
     ),

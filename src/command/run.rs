@@ -18,8 +18,10 @@ use tracing::{error, info, level_filters::LevelFilter, warn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, reload as reload_layer};
 
+use super::memory::Memory;
 use super::{BAD_CONFIGURATION, FAILED, OK, service};
 use crate::aggregate::Store;
+use crate::cgroup;
 use crate::clock::Clock;
 use crate::config::{self, Config, Loaded, Log, LogFormat, LogLevel, Observation, Preset, Sources};
 use crate::expose::http::Admin;
@@ -137,6 +139,21 @@ pub(super) fn tell(loaded: &Loaded) {
     }
 }
 
+/// Tells the own metrics what memory `config` can lead to, and the log if the process may not have that much.
+fn limit_memory(config: &Config, telemetry: &Telemetry) {
+    let most = Memory::of(config).total();
+    telemetry.set_memory_limit(most);
+    if let Some(allowed) = cgroup::memory_limit().filter(|allowed| *allowed < most) {
+        let (most, allowed) = (most.div_ceil(1 << 20), allowed >> 20);
+        warn!(
+            most_mib = most,
+            allowed_mib = allowed,
+            "this configuration can take more memory than the control group allows, and is killed then: raise that limit, \
+             or lower cardinality.max_bytes; `statsieve check` tells what takes it"
+        );
+    }
+}
+
 /// What was logged as an error already and ends the process.
 struct Failed;
 
@@ -191,6 +208,7 @@ async fn serve(
         telemetry = telemetry.with_statsd_exporter();
     }
     telemetry.set_relay_targets(&config.relay.targets);
+    limit_memory(config, &telemetry);
     let telemetry = Arc::new(telemetry);
     if refused {
         telemetry.config_refused();
@@ -236,6 +254,7 @@ async fn serve(
             reloaded.notify_one();
             telemetry.set_level(config.telemetry.own_metrics);
             telemetry.set_relay_targets(&config.relay.targets);
+            limit_memory(config, &telemetry);
             state.get().into_iter().for_each(|state| state.set(&config.http));
         }
     });

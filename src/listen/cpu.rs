@@ -2,20 +2,18 @@
 //!
 //! In: the kernel's clock of the calling thread; the files of its control groups. Out: load as a share of a core, or of
 //! the CPU quota where that is less than a core, and whether the kernel held the group back.
-//! Not here: what load leads to (`admit::sampling`).
-//! Always: what cannot be read is a whole core without a quota. Both versions of control groups are looked at, in the
-//! process's own group and those above it as far as they can be seen, since any of them may hold the quota.
+//! Not here: what load leads to (`admit::sampling`), which control groups there are (`cgroup`).
+//! Always: what cannot be read is a whole core without a quota.
 //! Follows: Linux `Documentation/admin-guide/cgroup-v2.rst` (`cpu.max`, `cpu.stat`), `scheduler/sched-bwc.rst` (v1).
 
-use std::fs::read_to_string;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Where control groups are mounted: v2 alone, v2 beside v1, v1 (one of them often a link to the other).
-const MOUNTS: [(&str, Version); 4] =
-    [("", Version::Two), ("unified", Version::Two), ("cpu", Version::One), ("cpu,cpuacct", Version::One)];
+use crate::cgroup::{self, Controller, Group, Version};
+
+const CPU: Controller =
+    Controller { name: "cpu", mounts: &["cpu", "cpu,cpuacct"], files: ["cpu.cfs_quota_us", "cpu.max"] };
 
 /// CPU of one thread, measured from look to look. Made and used on that thread.
 #[derive(Debug)]
@@ -25,19 +23,6 @@ pub(super) struct Cpu {
     groups: Vec<Group>,
     spent: Duration,
     throttled: u64,
-}
-
-/// A control group that may have a quota.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Group {
-    path: PathBuf,
-    version: Version,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
-    One,
-    Two,
 }
 
 impl Cpu {
@@ -63,9 +48,9 @@ impl Cpu {
 
     /// Finds the groups of the process, if they are others than before.
     fn find_groups(&mut self) {
-        let table = read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let table = cgroup::table();
         if table != self.table {
-            self.groups = groups(Path::new("/sys/fs/cgroup"), &table);
+            self.groups = cgroup::groups(&table, CPU);
             (_, self.throttled) = limits(&self.groups);
             self.table = table;
         }
@@ -77,58 +62,20 @@ fn spent() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
-/// The groups of the process that `table`, its `/proc/self/cgroup`, names, and those above them.
-fn groups(root: &Path, table: &str) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
-    for line in table.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(own)) = (parts.next(), parts.next()) else { continue };
-        let version = match controllers {
-            "" => Version::Two,
-            controllers if controllers.split(',').any(|name| name == "cpu") => Version::One,
-            _ => continue,
-        };
-        for (mount, _) in MOUNTS.iter().filter(|(_, found)| *found == version) {
-            let mount = root.join(mount);
-            // A container may be told of a path that it cannot see; the mount is then its own group.
-            for above in Path::new(own.trim_start_matches('/')).ancestors() {
-                let group = Group { path: mount.join(above), version };
-                if group.path.join(version.quota_file()).exists() {
-                    groups.push(group);
-                }
-            }
-            if groups.iter().any(|group| group.version == version) {
-                break;
-            }
-        }
-    }
-    groups
-}
-
 /// Cores that the groups may use, at most 1, and how often those with a quota were held back.
 fn limits(groups: &[Group]) -> (f64, u64) {
     let (mut cores, mut throttled) = (1.0_f64, 0);
     for group in groups {
-        let read = |file: &str| read_to_string(group.path.join(file)).unwrap_or_default();
         let quota = match group.version {
-            Version::Two => read("cpu.max"),
-            Version::One => format!("{} {}", read("cpu.cfs_quota_us"), read("cpu.cfs_period_us")),
+            Version::Two => group.read("cpu.max"),
+            Version::One => format!("{} {}", group.read("cpu.cfs_quota_us"), group.read("cpu.cfs_period_us")),
         };
         if let Some(quota) = quota_cores(&quota) {
             cores = cores.min(quota);
-            throttled += times_throttled(&read("cpu.stat"));
+            throttled += times_throttled(&group.read("cpu.stat"));
         }
     }
     (cores, throttled)
-}
-
-impl Version {
-    fn quota_file(self) -> &'static str {
-        match self {
-            Self::One => "cpu.cfs_quota_us",
-            Self::Two => "cpu.max",
-        }
-    }
 }
 
 /// Cores by "quota period"; `None` for "max", for -1, and for what is none.
@@ -145,8 +92,10 @@ fn times_throttled(stat: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use super::*;
+    use crate::cgroup::groups_under;
 
     #[test]
     fn quotas_are_read_as_cores() {
@@ -193,7 +142,7 @@ mod tests {
             ("1:name=systemd:/other\n", (1.0, 0)),
             ("", (1.0, 0)),
         ] {
-            assert_eq!(limits(&groups(root, table)), expected, "{table:?}");
+            assert_eq!(limits(&groups_under(root, table, CPU)), expected, "{table:?}");
         }
     }
 
@@ -205,10 +154,10 @@ mod tests {
             [("cpu.cfs_quota_us", "25000\n"), ("cpu.cfs_period_us", "100000\n"), ("cpu.stat", "nr_throttled 2\n")];
         write(root, "cpu,cpuacct", &files);
         for table in ["4:cpu,cpuacct:/docker/1234\n0::/x\n", "1:cpu:/\n"] {
-            assert_eq!(limits(&groups(root, table)), (0.25, 2), "{table:?}");
+            assert_eq!(limits(&groups_under(root, table, CPU)), (0.25, 2), "{table:?}");
         }
         write(root, "cpu,cpuacct", &[("cpu.cfs_quota_us", "-1\n")]);
-        assert_eq!(limits(&groups(root, "1:cpu:/\n")), (1.0, 0));
+        assert_eq!(limits(&groups_under(root, "1:cpu:/\n", CPU)), (1.0, 0));
     }
 
     #[test]

@@ -66,6 +66,7 @@ impl Telemetry {
             relay: Arc::default(),
             relay_targets: Mutex::default(),
             mapping_rules: AtomicU64::new(0),
+            memory_limit: AtomicU64::new(0),
             history: History::default(),
         });
         let mut registry = Registry::default();
@@ -192,6 +193,16 @@ impl Telemetry {
     /// So many mapping rules are in force from now on.
     pub fn set_mapping_rules(&self, rules: usize) {
         self.ledger.mapping_rules.store(rules as u64, Relaxed);
+    }
+
+    /// The process can take so many bytes at most from now on.
+    pub fn set_memory_limit(&self, bytes: u64) {
+        self.ledger.memory_limit.store(bytes, Relaxed);
+    }
+
+    /// The most memory that the process can take, bytes.
+    pub fn memory_limit(&self) -> u64 {
+        self.ledger.memory_limit.load(Relaxed)
     }
 
     /// Lines are sent on to these from now on.
@@ -327,6 +338,8 @@ pub(super) struct Ledger {
     /// With commas between them.
     pub(super) relay_targets: Mutex<String>,
     pub(super) mapping_rules: AtomicU64,
+    /// Bytes; 0 until it is told.
+    memory_limit: AtomicU64,
     history: History,
 }
 
@@ -481,6 +494,7 @@ impl Collector for Ledger {
             &RELAYED,
             outcomes.map(|outcome| (outcome.label(), self.relay.lines[outcome.index()].load(Relaxed))),
         )?;
+        out.gauge(&MEMORY_LIMIT, self.memory_limit.load(Relaxed))?;
         Ok(())
     }
 }
@@ -738,6 +752,7 @@ mod tests {
         sockets[1].failing.store(true, Relaxed);
         telemetry.series().created.store(9, Relaxed);
         telemetry.set_mapping_rules(12);
+        telemetry.set_memory_limit(1 << 28);
         telemetry.scraped(Format::OpenMetrics, Duration::from_millis(2), 1234);
 
         let text = text(&telemetry);
@@ -774,6 +789,7 @@ mod tests {
             ("statsieve_mapping_actions_total{action=\"drop\"}", 2.0),
             ("statsieve_mapping_actions_total{action=\"none\"}", 16.0),
             ("statsieve_mapping_rules", 12.0),
+            ("statsieve_memory_limit_bytes", 268_435_456.0),
             ("statsieve_client_metrics_total", 2.0),
             ("statsieve_client_packets_total", 4.0),
             ("statsieve_client_bytes_total", 6.0),

@@ -103,6 +103,7 @@ pub(super) fn status(report: &Report, census: &Census) -> Value {
         "latency": { "last_minute": latency(&minute.tally), "since_start": latency(&figures.tally) },
         "memory": {
             "resident_bytes": process.resident_bytes,
+            "limit_bytes": telemetry.memory_limit(),
             "series_bytes": telemetry.series().bytes.load(Relaxed),
             "series_limit_bytes": report.loaded().config.cardinality.max_bytes,
         },
