@@ -9,6 +9,7 @@ pub mod explain;
 mod fetch;
 pub mod healthcheck;
 pub mod load;
+mod log;
 pub mod memory;
 pub mod run;
 mod service;

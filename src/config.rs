@@ -22,6 +22,9 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use xxhash_rust::xxh64::xxh64;
+
+use self::problem::KeyPath;
 pub use mapping::{Action, Mapping, MetricType, Observation, Pattern, Rule};
 pub use problem::{Problem, Problems};
 pub use syntax::glob_matches;
@@ -43,6 +46,8 @@ pub struct Loaded {
     pub overrides: usize,
     /// Other files that were read, such as those of salts.
     pub files: Vec<PathBuf>,
+    /// Those of all files that hold not a byte.
+    empty: Vec<PathBuf>,
     /// Lines of `text`, by number, as they will be after a restart.
     waiting: Vec<(usize, String)>,
 }
@@ -87,7 +92,27 @@ pub fn load_over(preset: Option<&Preset>, sources: &Sources) -> Result<Loaded, P
     let text = toml::to_string(&raw).expect("tables of plain values and lists can be written as TOML");
     let hash = waiting::hash(&text, config.mapping.file_hash);
     let (file, overrides) = (sources.file.clone(), flags.len() + sources.set.len());
-    Ok(Loaded { config, text, hash, file, overrides, files, waiting: Vec::new() })
+    let mapping = config.mapping.file.clone().filter(|_| config.mapping.file_hash == xxh64(&[], 0));
+    let empty = file.clone().filter(|_| merged.is_empty_file()).into_iter().chain(mapping).collect();
+    Ok(Loaded { config, text, hash, file, overrides, files, empty, waiting: Vec::new() })
+}
+
+impl Loaded {
+    /// Refuses files that hold nothing any more, though they did when `before` was read: whoever writes a file has it
+    /// empty for a moment, and a full disk leaves it so. One that is meant to say nothing can hold a comment.
+    ///
+    /// # Errors
+    /// A problem for each such file.
+    pub fn not_emptied_since(self, before: &Self) -> Result<Self, Problems> {
+        let emptied = self.empty.iter().filter(|file| !before.empty.contains(file));
+        let message = "is empty, and was not before: is it being written, or is the disk full? A comment in it says that \
+                       it is meant";
+        let problem = |file: &PathBuf| Problem::bare(file.display().to_string(), &KeyPath::default(), message);
+        match emptied.map(problem).collect::<Vec<_>>() {
+            problems if problems.is_empty() => Ok(self),
+            problems => Err(Problems::new(problems)),
+        }
+    }
 }
 
 impl Config {

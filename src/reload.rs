@@ -88,11 +88,12 @@ impl InForce {
     /// All problems of a configuration that is refused; the one before stays in force then.
     pub fn reload(&self) -> Result<Vec<&'static str>, Problems> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut loaded = config::load_over(self.preset.as_ref(), &self.sources).inspect_err(|problems| {
+        let before = self.loaded.load_full();
+        let read = config::load_over(self.preset.as_ref(), &self.sources);
+        let mut loaded = read.and_then(|loaded| loaded.not_emptied_since(&before)).inspect_err(|problems| {
             self.telemetry.reload_failed();
             error!(problems = problems.count(), "configuration refused, the one before stays: {problems}");
         })?;
-        let before = self.loaded.load_full();
         let restart = keep_what_needs_a_restart(&mut loaded.config, &before.config);
         loaded.hold_back(&before, &restart);
         let rules = rules(&loaded.config, Some((&before.config, &self.rules.load())), self.telemetry.relay());

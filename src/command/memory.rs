@@ -29,7 +29,7 @@ use crate::telemetry::history;
 use crate::telemetry::refusals::{KEPT, MAX_BYTES};
 
 /// Code, data and what is there from the start: 12 MiB were measured of an unoptimised build, of which 1 is no code;
-/// and the sweep's lists of 4,096 series, under 1 MiB.
+/// and the sweep's lists of 4,096 series, under 1 MiB; and lines of the log that wait, half of one.
 const PROGRAM_BYTES: u64 = 16 << 20;
 /// A worker beside its buffers: its stack as far as it is used, and the beginning of its part of the heap. 110 KiB were
 /// measured.

@@ -14,16 +14,14 @@ use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
-use tracing::{error, info, level_filters::LevelFilter, warn};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{Layer, Registry, reload as reload_layer};
+use tracing::{error, info, warn};
 
 use super::memory::Memory;
-use super::{BAD_CONFIGURATION, FAILED, OK, service};
+use super::{BAD_CONFIGURATION, FAILED, OK, log, service};
 use crate::aggregate::Store;
 use crate::cgroup;
 use crate::clock::Clock;
-use crate::config::{self, Config, Loaded, Log, LogFormat, LogLevel, Observation, Preset, Sources};
+use crate::config::{self, Config, Loaded, Observation, Preset, Sources};
 use crate::expose::http::Admin;
 use crate::expose::lifecycle::Lifecycle;
 use crate::expose::report::Report;
@@ -99,7 +97,7 @@ pub(super) fn run_loaded(
     refused: bool,
     introduce: impl FnOnce(&Loaded),
 ) -> u8 {
-    let log = start_log(&loaded.config);
+    let follow = log::start(&loaded.config);
     introduce(&loaded);
     // What another program leaves open as well, whoever runs it knows.
     if preset.is_none() {
@@ -110,12 +108,14 @@ pub(super) fn run_loaded(
         Ok(runtime) => runtime,
         Err(error) => {
             error!(%error, "no runtime");
+            log::flush();
             return FAILED;
         }
     };
-    let outcome = runtime.block_on(serve(loaded, sources.clone(), preset, refused, log));
+    let outcome = runtime.block_on(serve(loaded, sources.clone(), preset, refused, follow));
     // A password that is being checked keeps nobody waiting.
     runtime.shutdown_background();
+    log::flush();
     match outcome {
         Ok(()) => OK,
         Err(_) => FAILED,
@@ -162,7 +162,7 @@ async fn serve(
     sources: Sources,
     preset: Option<Preset>,
     refused: bool,
-    log: impl Fn(&Config) + Send + Sync + 'static,
+    follow: impl Fn(&Config) + Send + Sync + 'static,
 ) -> Result<(), Failed> {
     let config = loaded.config.clone();
     let config = &config;
@@ -250,7 +250,7 @@ async fn serve(
     in_force.tell({
         let (state, telemetry, reloaded) = (state_told.clone(), telemetry.clone(), reloaded.clone());
         move |config| {
-            log(config);
+            follow(config);
             reloaded.notify_one();
             telemetry.set_level(config.telemetry.own_metrics);
             telemetry.set_relay_targets(&config.relay.targets);
@@ -640,36 +640,4 @@ fn start_thread(
         .spawn(body)
         .map(drop)
         .map_err(|error| failed("cannot start a worker", &error))
-}
-
-/// Sends the log to stderr, as configured; what it returns has it go by another configuration.
-pub(super) fn start_log(config: &Config) -> impl Fn(&Config) + Send + Sync + use<> {
-    let (level_layer, set_level) = reload_layer::Layer::new(level(config.log));
-    let (format_layer, set_format) = reload_layer::Layer::new(format(config.log));
-    // Only a test that runs twice in one process finds a subscriber there already; the first one serves both.
-    let _ = tracing::subscriber::set_global_default(Registry::default().with(format_layer).with(level_layer));
-    move |config| {
-        // They fail only if the subscriber is gone, and nobody hears of anything then.
-        let _ = set_level.reload(level(config.log));
-        let _ = set_format.reload(format(config.log));
-    }
-}
-
-fn level(log: Log) -> LevelFilter {
-    match log.level {
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Error => LevelFilter::ERROR,
-    }
-}
-
-fn format(log: Log) -> Box<dyn Layer<Registry> + Send + Sync> {
-    match log.format {
-        LogFormat::Logfmt => Box::new(tracing_logfmt::builder().with_target(false).layer().with_writer(io::stderr)),
-        LogFormat::Json => {
-            let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false);
-            Box::new(json.with_writer(io::stderr))
-        }
-    }
 }

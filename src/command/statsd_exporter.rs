@@ -17,7 +17,7 @@ use toml::Value;
 use tracing::{error, info, warn};
 
 use self::flags::{FLAGS, Given, Means, Takes};
-use super::{FAILED, OK, print_version, run};
+use super::{FAILED, OK, log, print_version, run};
 use crate::config::{self, Flag, Loaded, Preset, Sources};
 use crate::map::rules;
 use crate::telemetry::statsd_exporter::VERSION;
@@ -89,10 +89,11 @@ pub fn statsd_exporter(arguments: &[OsString]) -> u8 {
         }
     };
     if given.is_on("check-config") {
-        let _ = run::start_log(&loaded.config);
+        let _ = log::start(&loaded.config);
         introduce(&loaded);
         run::tell(&loaded);
         info!("the configuration is good");
+        log::flush();
         return OK;
     }
     if let Some(path) = taken(&loaded, &given) {

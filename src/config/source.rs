@@ -109,6 +109,11 @@ impl Merged {
         Ok(())
     }
 
+    /// Whether there is a file and it holds nothing.
+    pub(super) fn is_empty_file(&self) -> bool {
+        self.file.is_some() && self.text.is_empty()
+    }
+
     /// Applies the override `KEY=VALUE`; later ones win.
     pub(super) fn add_override(&mut self, argument: &str, problems: &mut Vec<Problem>) {
         let index = self.overrides.len();

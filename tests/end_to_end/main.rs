@@ -33,6 +33,7 @@ mod insight;
 mod kernel_drops;
 mod limits;
 mod load;
+mod log_trouble;
 mod logs;
 mod mapping;
 mod memory;

@@ -260,3 +260,27 @@ fn histograms_start_anew_with_other_bounds_and_all_others_go_on() {
     });
     sidecar.stop();
 }
+
+#[test]
+fn a_file_that_is_empty_where_it_was_not_is_refused_until_it_says_something() {
+    let mapping = File::new("mappings:\n- match: a.b\n  name: c\n");
+    let text = format!("{ON}[labels]\ndrop = [\"secret\"]\n[mapping]\nfile = \"{}\"\n", mapping.path.display());
+    let file = File::new(&text);
+    let sidecar = file.sidecar(&[]);
+    for emptied in [&file, &mapping] {
+        let before = fs::read_to_string(&emptied.path).unwrap();
+        emptied.write("");
+        let reply = act(&sidecar, "POST", "/-/reload");
+        assert_eq!(reply.status, 500, "{}", reply.text());
+        let path = emptied.path.display().to_string();
+        assert!(reply.text().contains(&path) && reply.text().contains("is empty, and was not before"), "{reply:?}");
+        emptied.write(&before);
+    }
+    sidecar.take(&["a.b:1|c|#secret:1"]).assert("c", 1.0);
+    assert_eq!((reloads(&sidecar, "failure"), reloads(&sidecar, "success")), (2.0, 0.0));
+    // Meant so, as a comment says; what it turned on is off with it.
+    file.write("# nothing\n");
+    assert_eq!(act(&sidecar, "POST", "/-/reload").status, 200);
+    sidecar.send(&["a.b:1|c|#secret:1"]);
+    sidecar.settled(2).assert("a_b_total{secret=\"1\"}", 1.0);
+}

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use crate::harness::{PATIENCE, Scrape, Sidecar, end_of_start, flood_alone, wait_until};
 
 /// The program as a manager starts it: each descriptor from 3 on, under its name.
-fn handed_over(sockets: Vec<(OwnedFd, &str)>, settings: &[&str]) -> Command {
+pub(crate) fn handed_over(sockets: Vec<(OwnedFd, &str)>, settings: &[&str]) -> Command {
     let count = sockets.len().to_string();
     let names: Vec<&str> = sockets.iter().map(|(_, name)| *name).collect();
     // The shell becomes the program, so that it has the process number which it says.
