@@ -541,6 +541,8 @@ families! {
     SCRAPE_SIZE = Gauge("statsieve_scrape", "bytes", "Size of the last scrape before compression.");
     ACCEPT_ERRORS = Counter("statsieve_http_accept_errors", "",
         "Failures to accept an HTTP connection, for want of descriptors or memory.");
+    GAVE_WAY = Counter("statsieve_http_connections_gave_way", "",
+        "HTTP connections closed for others, since as many as may be were open: they asked for nothing, or read too slowly.");
     RELOADS = Counter("statsieve_config_reloads", "", "Times that the configuration was read again, by how that ended.")
         .by(&["outcome"]);
     RELOAD_OK = Gauge("statsieve_config_last_reload_successful", "",

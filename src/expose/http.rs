@@ -2,12 +2,14 @@
 //!
 //! In: connections on one listener. Out: answers on a handful of paths, of which only the exposition is long.
 //! Not here: what an exposition holds (`expose`), which format it takes (`negotiate`), TLS and users (`web`).
-//! Always: connections stay under `http.max_connections`, further ones wait in the kernel; a client that sends no whole
-//! request, or takes nothing of its answer, is cut off in time; no error of a connection reaches the listener.
+//! Always: connections stay under `http.max_connections`, and a further one takes the place of who asks for nothing or
+//! takes an answer too slowly; a client that sends no whole request, or takes nothing of its answer, is cut off in time;
+//! no error of a connection reaches the listener.
 //! Follows: RFC 9110, RFC 9112.
 
 mod body;
 mod connection;
+mod places;
 mod top;
 
 use std::borrow::Cow;
@@ -15,7 +17,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,11 +27,11 @@ use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
 pub use self::body::connection_bytes;
 use self::body::{Reply, Ticket};
 use self::connection::Client;
+use self::places::Places;
 pub use self::top::InsightSource;
 use super::lifecycle::{Lifecycle, Phase};
 use super::report::Report;
@@ -42,6 +44,9 @@ use crate::listen::Backoff;
 
 /// How long a request may take to arrive, and a connection to lie idle between two.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an answer may take before its connection gives way to another, if all are taken. Prometheus waits 10 seconds
+/// unless told otherwise.
+const ANSWER_GRACE: Duration = Duration::from_secs(10);
 /// A request's head, bytes; Prometheus sends about 600.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Lines of a request's head.
@@ -65,12 +70,11 @@ const HTML: &str = "text/html; charset=utf-8";
 /// What every connection shares.
 pub struct State {
     settings: ArcSwap<Settings>,
-    /// One for each connection that may be served.
-    permits: Arc<Semaphore>,
-    /// How many permits there are, those in use among them.
-    granted: Mutex<u32>,
+    places: Places,
     /// How long a request may take to arrive, and a connection to lie idle between two; 10 seconds unless changed.
     pub header_timeout: Duration,
+    /// How long an answer may take though others wait for its connection; 10 seconds unless changed.
+    pub answer_grace: Duration,
     exposer: Exposer,
     insight: Option<InsightSource>,
     report: Option<Report>,
@@ -82,7 +86,7 @@ pub struct State {
 struct Settings {
     metrics_path: String,
     formats: Vec<Format>,
-    max_connections: u32,
+    max_connections: usize,
     write_timeout: Duration,
     debug_api: DebugApi,
     admin: bool,
@@ -105,7 +109,7 @@ impl Settings {
             web,
             metrics_path: http.metrics_path.clone(),
             formats: http.formats.clone(),
-            max_connections: u32::try_from(http.max_connections).unwrap_or(u32::MAX).max(1),
+            max_connections: http.max_connections.max(1),
             write_timeout: http.write_timeout,
             debug_api: http.debug_api,
             admin: http.lifecycle,
@@ -124,10 +128,10 @@ impl State {
     pub fn new(http: &Http, web: Option<Followed>, exposer: Exposer, lifecycle: Arc<Lifecycle>) -> Self {
         let settings = Settings::new(http, web.map(Arc::new));
         Self {
-            permits: Arc::new(Semaphore::new(settings.max_connections as usize)),
-            granted: Mutex::new(settings.max_connections),
+            places: Places::new(),
             settings: ArcSwap::from_pointee(settings),
             header_timeout: HEADER_TIMEOUT,
+            answer_grace: ANSWER_GRACE,
             exposer,
             insight: None,
             report: None,
@@ -150,19 +154,7 @@ impl State {
             },
         };
         self.settings.store(Arc::new(Settings::new(http, web)));
-        self.grant();
-    }
-
-    /// Makes permits as many as they should be; those in use go when they come back, at a later call.
-    fn grant(&self) {
-        let wanted = self.settings.load().max_connections;
-        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        if *granted < wanted {
-            self.permits.add_permits((wanted - *granted) as usize);
-            *granted = wanted;
-        } else if *granted > wanted {
-            *granted -= self.permits.forget_permits((*granted - wanted) as usize) as u32;
-        }
+        self.places.changed();
     }
 
     /// Serves `/-/reload`, `/-/quit` and `/api/v1/config`.
@@ -210,27 +202,30 @@ pub async fn serve(listener: TcpListener, state: Arc<State>) -> io::Result<()> {
     let mut stopped = pin!(state.lifecycle.stopped());
     let mut backoff = Backoff::default();
     loop {
-        // The permit comes first: over the limit a connection stays in the kernel's backlog.
+        // One more than may be served is accepted: only now that it is here does somebody have to leave for it.
         let next = async {
-            state.grant();
-            let permit = Arc::clone(&state.permits).acquire_owned().await.expect("the semaphore is never closed");
-            (permit, accept(&listener, &state, &mut backoff).await)
+            let stream = accept(&listener, &state, &mut backoff).await;
+            let limit = || state.settings.load().max_connections;
+            let ousted = || state.exposer.telemetry().gave_way();
+            (stream, state.places.take(limit, state.answer_grace, ousted).await)
         };
-        let (permit, stream) = tokio::select! {
+        let (stream, place) = tokio::select! {
             biased;
             () = &mut stopped => break,
             next = next => next,
         };
         let state = Arc::clone(&state);
         tokio::spawn(async move {
-            connection::serve(stream, state).await;
-            drop(permit);
+            let _held = state.places.hold(place.clone());
+            tokio::select! {
+                () = connection::serve(stream, Arc::clone(&state), &place) => {}
+                () = place.must_leave() => {}
+            }
         });
     }
     drop(listener);
-    // All permits back means all connections gone; those that outlast the grace are cut off with the runtime.
-    let granted = *state.granted.lock().unwrap_or_else(PoisonError::into_inner);
-    _ = tokio::time::timeout(STOP_GRACE, state.permits.acquire_many(granted)).await;
+    // Those that outlast the grace are cut off with the runtime.
+    _ = tokio::time::timeout(STOP_GRACE, state.places.emptied()).await;
     Ok(())
 }
 

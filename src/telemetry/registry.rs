@@ -63,6 +63,7 @@ impl Telemetry {
             scraped_ms: AtomicU64::new(0),
             scrapes_in_flight: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
+            gave_way: AtomicU64::new(0),
             relay: Arc::default(),
             relay_targets: Mutex::default(),
             mapping_rules: AtomicU64::new(0),
@@ -188,6 +189,11 @@ impl Telemetry {
     /// An HTTP connection could not be accepted.
     pub fn accept_failed(&self) {
         self.ledger.accept_errors.fetch_add(1, Relaxed);
+    }
+
+    /// An HTTP connection was closed for another.
+    pub fn gave_way(&self) {
+        self.ledger.gave_way.fetch_add(1, Relaxed);
     }
 
     /// So many mapping rules are in force from now on.
@@ -334,6 +340,7 @@ pub(super) struct Ledger {
     /// When the last scrape was over, milliseconds since 1970; 0 if there was none.
     scraped_ms: AtomicU64,
     accept_errors: AtomicU64,
+    gave_way: AtomicU64,
     pub(super) relay: Arc<RelayBooks>,
     /// With commas between them.
     pub(super) relay_targets: Mutex<String>,
@@ -484,6 +491,7 @@ impl Collector for Ledger {
         }
         out.gauge(&SCRAPE_SIZE, self.scrape_bytes.load(Relaxed))?;
         out.counter(&ACCEPT_ERRORS, self.accept_errors.load(Relaxed))?;
+        out.counter(&GAVE_WAY, self.gave_way.load(Relaxed))?;
         out.counters(&RELOADS, self.reloads())?;
         out.gauge(&RELOAD_OK, u64::from(self.reload_successful.load(Relaxed)))?;
         if let Some(mut family) = out.family(&RELOAD_TIME)? {
@@ -753,6 +761,7 @@ mod tests {
         telemetry.series().created.store(9, Relaxed);
         telemetry.set_mapping_rules(12);
         telemetry.set_memory_limit(1 << 28);
+        telemetry.gave_way();
         telemetry.scraped(Format::OpenMetrics, Duration::from_millis(2), 1234);
 
         let text = text(&telemetry);
@@ -790,6 +799,7 @@ mod tests {
             ("statsieve_mapping_actions_total{action=\"none\"}", 16.0),
             ("statsieve_mapping_rules", 12.0),
             ("statsieve_memory_limit_bytes", 268_435_456.0),
+            ("statsieve_http_connections_gave_way_total", 1.0),
             ("statsieve_client_metrics_total", 2.0),
             ("statsieve_client_packets_total", 4.0),
             ("statsieve_client_bytes_total", 6.0),

@@ -28,6 +28,7 @@ mod fleet;
 mod flood;
 mod ground_truth;
 mod hostile;
+mod http_trouble;
 mod idle;
 mod insight;
 mod kernel_drops;

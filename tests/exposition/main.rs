@@ -93,6 +93,7 @@ struct Server {
 struct Setup {
     http: Http,
     header_timeout: Duration,
+    answer_grace: Duration,
     pieces: usize,
     source: Option<Box<dyn SeriesSource>>,
 }
@@ -113,6 +114,7 @@ fn setup() -> Setup {
             drain: Duration::ZERO,
         },
         header_timeout: PATIENCE,
+        answer_grace: 2 * PATIENCE,
         pieces: 0,
         source: None,
     }
@@ -131,6 +133,7 @@ impl Setup {
         let mut state = State::new(&self.http, None, exposer, Arc::clone(&lifecycle));
         state = state.with_insight(Box::new(move || Arc::clone(&insight)));
         state.header_timeout = self.header_timeout;
+        state.answer_grace = self.answer_grace;
         let listener = bind_tcp(&self.http.listen).unwrap();
         let address = listener.local_addr().unwrap();
         let thread = std::thread::spawn(move || {
@@ -448,7 +451,7 @@ fn a_request_that_trickles_in_does_not_put_off_its_deadline() {
 }
 
 #[test]
-fn connections_over_the_limit_wait_and_are_served_when_one_ends() {
+fn over_the_limit_the_one_that_has_been_silent_longest_gives_way() {
     let mut setup = setup();
     setup.http.max_connections = 2;
     let server = setup.start();
@@ -457,18 +460,58 @@ fn connections_over_the_limit_wait_and_are_served_when_one_ends() {
         client.request("GET", "/-/healthy", &[]);
         assert_eq!(client.answer().unwrap().status, 200);
     }
+    // The second has something to say now and then, the first has not.
+    held[1].request("GET", "/-/healthy", &[]);
+    assert_eq!(held[1].answer().unwrap().status, 200);
     let mut third = Client::connect(server.address);
     third.request("GET", "/-/healthy", &[]);
-    third.stream.get_ref().set_read_timeout(Some(Duration::from_millis(150))).unwrap();
-    let mut byte = [0];
-    let error = third.stream.read(&mut byte).unwrap_err();
-    assert!(matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{error}");
-    third.stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
-    held.pop();
     assert_eq!(third.answer().unwrap().status, 200);
-    drop((held, third));
+    assert_eq!(held[0].stream.read(&mut [0]).unwrap(), 0, "the first is closed");
+    held[1].request("GET", "/-/healthy", &[]);
+    assert_eq!(held[1].answer().unwrap().status, 200);
+    // As many as want to, one after another.
     for _ in 0..10 {
-        assert_eq!(server.get("/-/healthy", &[]).status, 200);
+        let mut client = Client::connect(server.address);
+        client.request("GET", "/-/healthy", &[]);
+        assert_eq!(client.answer().unwrap().status, 200);
+    }
+}
+
+/// Two readers that take nothing of an answer, and have all connections.
+fn stalled(setup: Setup) -> (Server, Vec<Client>) {
+    let server = setup.start();
+    let clients = (0..2).map(|_| {
+        let mut client = Client::connect(server.address);
+        client.request("GET", "/metrics", &[ACCEPT_OPEN]);
+        assert_eq!(client.head().unwrap().status, 200);
+        client
+    });
+    let clients = clients.collect();
+    (server, clients)
+}
+
+#[test]
+fn over_the_limit_an_answer_is_safe_as_long_as_a_scraper_waits_for_one() {
+    for grace in [Duration::from_millis(300), 2 * PATIENCE] {
+        let mut setup = setup();
+        (setup.pieces, setup.http.max_connections, setup.answer_grace) = (3200, 2, grace);
+        let (server, mut held) = stalled(setup);
+        let mut third = Client::connect(server.address);
+        third.request("GET", "/-/healthy", &[]);
+        if grace > PATIENCE {
+            third.stream.get_ref().set_read_timeout(Some(Duration::from_millis(400))).unwrap();
+            let error = third.stream.read(&mut [0]).unwrap_err();
+            assert!(matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{error}");
+            third.stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+            // Who reads on gets all of it.
+            let whole = std::iter::from_fn(|| held[1].chunk().unwrap()).map(|chunk| chunk.len()).sum::<usize>();
+            assert!(whole > 1 << 20, "{whole}");
+        }
+        assert_eq!(third.answer().unwrap().status, 200);
+        if grace < PATIENCE {
+            let end = std::iter::repeat_with(|| held[0].chunk()).find(|chunk| !matches!(chunk, Ok(Some(_))));
+            assert!(end.unwrap().is_err(), "what was cut off must not look whole");
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use flate2::write::GzEncoder;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 use super::MAX_BUFFER_BYTES;
-use super::connection::Busy;
+use super::places::Busy;
 use crate::expose::lifecycle::Lifecycle;
 use crate::expose::negotiate::Coding;
 use crate::expose::{Exposition, PIECE_BYTES};

@@ -13,8 +13,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -27,6 +26,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::places::{Busy, Place};
 use super::{MAX_BUFFER_BYTES, MAX_HEADER_BYTES, MAX_HEADERS, STOP_GRACE, State, answer};
 
 /// What HTTP/2 may send before we read it, bytes of a stream and of a connection; no request has a body that is read.
@@ -50,7 +50,7 @@ pub(super) struct Client {
 type Plain = Pin<Box<TimeoutStream<TcpStream>>>;
 
 /// Serves a connection to its end, whatever that is: it concerns the client alone.
-pub(super) async fn serve(stream: TcpStream, state: Arc<State>) {
+pub(super) async fn serve(stream: TcpStream, state: Arc<State>, place: &Arc<Place>) {
     // Without it a short answer waits for an acknowledgement; a socket that refuses it works all the same.
     _ = stream.set_nodelay(true);
     let peer = stream.peer_addr().ok().map(|peer| peer.ip());
@@ -60,7 +60,7 @@ pub(super) async fn serve(stream: TcpStream, state: Arc<State>) {
     let web = settings.web.as_ref().map(|followed| (followed, followed.now()));
     let secured = web.and_then(|(followed, in_force)| Some((followed, in_force.tls()?, in_force.verifies_clients())));
     let Some((followed, config, verifies)) = secured else {
-        return over_http1(limited(stream, stalled), state, client).await;
+        return over_http1(limited(stream, stalled), state, client, place).await;
     };
     let shaken = tokio::select! {
         biased;
@@ -76,8 +76,8 @@ pub(super) async fn serve(stream: TcpStream, state: Arc<State>) {
     let is_known = verifies && session.peer_certificates().is_some();
     let client = Client { is_encrypted: true, is_known, ..client };
     match session.alpn_protocol() {
-        Some(b"h2") => over_http2(stream, state, client, stalled).await,
-        _ => over_http1(stream, state, client).await,
+        Some(b"h2") => over_http2(stream, state, client, stalled, place).await,
+        _ => over_http1(stream, state, client, place).await,
     }
 }
 
@@ -102,10 +102,19 @@ async fn shake_hands(stream: TcpStream, stalled: Duration, config: Arc<ServerCon
     TlsAcceptor::from(config).accept(limited(stream, stalled)).await
 }
 
-async fn over_http1(stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<State>, client: Client) {
+async fn over_http1(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    state: Arc<State>,
+    client: Client,
+    place: &Arc<Place>,
+) {
     let service = service_fn(|request| {
-        let state = &state;
-        async move { Ok::<_, Infallible>(answer(state, request, client).await) }
+        let (state, busy) = (&state, Busy::new(place));
+        async move {
+            let mut response = answer(state, request, client).await;
+            response.body_mut().keeps(busy);
+            Ok::<_, Infallible>(response)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -125,12 +134,17 @@ async fn over_http1(stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<Stat
     };
 }
 
-async fn over_http2(stream: TlsStream<Plain>, state: Arc<State>, client: Client, stalled: Duration) {
-    let activity = Arc::new(Activity::new());
+async fn over_http2(
+    stream: TlsStream<Plain>,
+    state: Arc<State>,
+    client: Client,
+    stalled: Duration,
+    place: &Arc<Place>,
+) {
     let service = service_fn({
-        let (state, activity) = (state.clone(), activity.clone());
+        let (state, place) = (state.clone(), place.clone());
         move |request| {
-            let (state, busy) = (state.clone(), Busy::new(&activity));
+            let (state, busy) = (state.clone(), Busy::new(&place));
             async move {
                 let mut response = answer(&state, request, client).await;
                 response.body_mut().keeps(busy);
@@ -150,7 +164,7 @@ async fn over_http2(stream: TlsStream<Plain>, state: Arc<State>, client: Client,
     tokio::select! {
         _ = served.as_mut() => return,
         () = state.lifecycle.stopped() => {}
-        is_busy = activity.ceases(state.header_timeout, stalled) => {
+        is_busy = place.ceases(state.header_timeout, stalled) => {
             if is_busy {
                 return;
             }
@@ -158,59 +172,4 @@ async fn over_http2(stream: TlsStream<Plain>, state: Arc<State>, client: Client,
     }
     served.as_mut().graceful_shutdown();
     _ = timeout(STOP_GRACE, served).await;
-}
-
-/// When something last happened on a connection of HTTP/2, which has no limits of time of its own.
-pub(super) struct Activity {
-    begun: Instant,
-    /// Milliseconds since then.
-    last: AtomicU64,
-    answers: AtomicUsize,
-}
-
-impl Activity {
-    fn new() -> Self {
-        Self { begun: Instant::now(), last: AtomicU64::new(0), answers: AtomicUsize::new(0) }
-    }
-
-    fn touch(&self) {
-        self.last.store(self.begun.elapsed().as_millis() as u64, Relaxed);
-    }
-
-    /// Resolves once no request came for `idle` (`false`), or nothing was taken of an answer for `stalled` (`true`): no
-    /// whole frame of a body, which is some 64 KiB.
-    async fn ceases(&self, idle: Duration, stalled: Duration) -> bool {
-        loop {
-            let is_busy = self.answers.load(Relaxed) > 0;
-            let end = Duration::from_millis(self.last.load(Relaxed)) + if is_busy { stalled } else { idle };
-            let left = end.saturating_sub(self.begun.elapsed());
-            if left.is_zero() {
-                return is_busy;
-            }
-            tokio::time::sleep(left).await;
-        }
-    }
-}
-
-/// Held by an answer from the request on, until it is out or given up.
-pub(super) struct Busy(Arc<Activity>);
-
-impl Busy {
-    fn new(activity: &Arc<Activity>) -> Self {
-        activity.answers.fetch_add(1, Relaxed);
-        activity.touch();
-        Self(activity.clone())
-    }
-
-    /// A further frame is wanted.
-    pub(super) fn goes_on(&self) {
-        self.0.touch();
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.touch();
-        self.0.answers.fetch_sub(1, Relaxed);
-    }
 }
