@@ -4,10 +4,9 @@
 //! Always: everything is bound before readiness says so; a signal to stop lets the sockets empty and one more scrape
 //! see the result; a worker that fails ends the process with an error, so that a supervisor starts it anew.
 
-use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -30,6 +29,8 @@ use crate::expose::{Exposer, http};
 use crate::listen::inherited::Inherited;
 use crate::listen::stream::{self, Incoming};
 use crate::listen::udp::Sockets;
+use crate::listen::unix::OwnFile;
+use crate::listen::unix::watch::{self, Files, Watched};
 use crate::listen::worker::Control;
 use crate::listen::{bind_tcp, first_that_works, resolve, unix};
 use crate::pipeline::{Pipeline, Rules};
@@ -224,7 +225,10 @@ async fn serve(
     let addresses = bound.addresses();
     let udp = bound.udp.clone();
     // The files of unix sockets go with this.
-    let (workers_told, _files) = bound.start(config, &clock, stages, &ended)?;
+    let (workers_told, files) = bound.start(config, &clock, stages, &ended)?;
+    if !files.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        tokio::spawn(watch::watch(Arc::downgrade(&files)));
+    }
     let stop_all = |inherited: bool| {
         let told = workers_told.iter().filter(|told: &&Told| !inherited || told.inherited);
         told.for_each(|told| told.control.stop());
@@ -460,8 +464,8 @@ struct Bound {
     inherited: InheritedKinds,
     /// What each of the others is bound to.
     addresses: Vec<(Listener, String)>,
-    /// What removes the files of streams.
-    files: Files,
+    /// The file of a unix socket of streams.
+    stream_file: Option<OwnFile>,
 }
 
 /// Which sockets were handed over, and go on without this process.
@@ -477,9 +481,6 @@ struct Told {
     control: Arc<Control>,
     inherited: bool,
 }
-
-/// Dropped at the end, they take the files of unix sockets along.
-type Files = Vec<Box<dyn Any>>;
 
 impl Bound {
     /// What was handed over, and for each kind that was not, what the configuration names.
@@ -502,7 +503,7 @@ impl Bound {
             streams: Vec::new(),
             inherited: kinds,
             addresses: Vec::new(),
-            files: Vec::new(),
+            stream_file: None,
         };
         for incoming in inherited.streams {
             let (kind, address) = incoming.address().map_err(handed_over)?;
@@ -542,7 +543,7 @@ impl Bound {
             let (listener, file) = socket.into_listener();
             bound.addresses.push((Listener::UnixStream, path.clone()));
             bound.streams.push((Incoming::Unix(listener), Arc::new(SocketBooks::new(Listener::UnixStream, 0))));
-            bound.files.push(Box::new(file));
+            bound.stream_file = file;
         }
         Ok(bound)
     }
@@ -573,7 +574,9 @@ impl Bound {
         mut stages: impl Iterator<Item = (Pipeline, Arc<Books>)>,
         ended: &mpsc::UnboundedSender<()>,
     ) -> Result<(Vec<Told>, Files), Failed> {
-        let Self { udp, datagrams, streams, inherited, mut files, .. } = self;
+        let Self { udp, datagrams, streams, inherited, stream_file, .. } = self;
+        let mode = config.listen.socket_mode;
+        let mut files = Vec::new();
         let coalesce = config.listen.coalesce;
         let mut told = Vec::new();
         let mut next = || stages.next().expect("there are stages for each worker");
@@ -588,9 +591,12 @@ impl Bound {
         if let Some((socket, socket_books)) = datagrams {
             let (pipeline, books) = next();
             let (worker, file) =
-                socket.worker(socket_books, coalesce, clock.clone(), pipeline, books).map_err(no_worker)?;
-            files.push(Box::new(file));
+                socket.worker(socket_books.clone(), coalesce, clock.clone(), pipeline, books).map_err(no_worker)?;
             let control = worker.control();
+            if let (Some(file), Some(path)) = (file, &config.listen.unix_datagram) {
+                let control = control.clone();
+                files.push(Watched::new((path, mode), file, socket_books, move |socket| control.change_to(socket)));
+            }
             told.push(Told { control: control.clone(), inherited: inherited.datagrams });
             start_thread("unix-datagram", control, ended.clone(), || worker.run())?;
         }
@@ -603,7 +609,16 @@ impl Bound {
                 idle_timeout: config.listen.idle_timeout,
                 max_line_bytes: config.listen.max_line_bytes,
             };
+            let (hand_over, anew) = mpsc::unbounded_channel();
+            let of_unix = streams.iter().find(|(_, books)| books.listener == Listener::UnixStream);
+            if let (Some(file), Some(path), Some((_, books))) = (stream_file, &config.listen.unix_stream, of_unix) {
+                let socket_books = books.clone();
+                files.push(Watched::new((path, mode), file, books.clone(), move |socket| {
+                    let _ = hand_over.send((Incoming::Unix(socket.into()), socket_books.clone()));
+                }));
+            }
             let worker = stream::Worker {
+                anew,
                 listeners: streams,
                 limits,
                 clock: clock.clone(),
@@ -617,7 +632,7 @@ impl Bound {
                 }
             })?;
         }
-        Ok((told, files))
+        Ok((told, Arc::new(Mutex::new(files))))
     }
 }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::LocalSet;
 use tracing::{info, warn};
 
@@ -79,6 +80,8 @@ pub struct Worker {
     pub books: Arc<Books>,
     /// What it is told by.
     pub control: Arc<Control>,
+    /// Listeners that take the place of those with the same books.
+    pub anew: UnboundedReceiver<(Incoming, Arc<SocketBooks>)>,
 }
 
 /// What all connections share; one thread holds it.
@@ -98,7 +101,7 @@ impl Worker {
     ///
     /// # Errors
     /// If there can be no runtime, or it cannot take a listener.
-    pub fn run(self) -> io::Result<()> {
+    pub fn run(mut self) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = Rc::new(Shared {
             limits: self.limits,
@@ -111,11 +114,28 @@ impl Worker {
         });
         let local = LocalSet::new();
         local.block_on(&runtime, async {
+            let accept = |listener, socket: &Arc<SocketBooks>| {
+                let accepting = shared.clone().accept(Accepting::new(listener)?, socket.clone());
+                io::Result::Ok(tokio::task::spawn_local(accepting))
+            };
+            let mut accepting = Vec::new();
             for (listener, socket) in self.listeners {
-                tokio::task::spawn_local(shared.clone().accept(Accepting::new(listener)?, socket));
+                accepting.push((accept(listener, &socket)?, socket));
             }
             loop {
-                let asked = self.control.heard().await;
+                let asked = tokio::select! {
+                    asked = self.control.heard() => asked,
+                    Some((listener, socket)) = self.anew.recv() => {
+                        let task = accept(listener, &socket)?;
+                        // Connections that the old one holds are accepted yet; it can get no more.
+                        shared.quiet().await;
+                        let old = accepting.iter_mut().find(|(_, other)| Arc::ptr_eq(other, &socket));
+                        if let Some((old, _)) = old {
+                            std::mem::replace(old, task).abort();
+                        }
+                        continue;
+                    }
+                };
                 shared.quiet().await;
                 if matches!(asked, EMPTY | STOP) {
                     self.control.emptied();

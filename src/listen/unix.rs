@@ -1,9 +1,11 @@
 //! Unix sockets: bound by path, or by an abstract name.
 //!
-//! In: a path, or `@name`. Out: a bound socket, and its file taken away at the end.
+//! In: a path, or `@name`. Out: a bound socket, its file watched over ([`watch`]) and taken away at the end.
 //! Always: a file that no process listens at any more is replaced, any other is an error and stays as it is; a file is
 //! removed only while it is the one that was made.
 //! Follows: unix(7).
+
+pub mod watch;
 
 use std::fs;
 use std::io;
@@ -36,10 +38,17 @@ pub struct OwnFile {
     inode: u64,
 }
 
+impl OwnFile {
+    /// Whether its path leads to it yet. The number of a file is not given anew while its socket is open.
+    fn is_there(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
+    }
+}
+
 impl Drop for OwnFile {
     fn drop(&mut self) {
         // Whoever replaced it owns what is there now.
-        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+        if self.is_there() {
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -7,14 +7,14 @@
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, recvmmsg};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, Shutdown, recvmmsg, shutdown};
 use nix::sys::time::TimeSpec;
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -47,6 +47,8 @@ pub struct Control {
     asked: AtomicU8,
     emptied: AtomicBool,
     wake: Wake,
+    /// A socket that is to be read from now on.
+    next: Mutex<Option<OwnedFd>>,
 }
 
 /// How a worker is woken: by a descriptor if it sleeps in the kernel, else by its runtime.
@@ -58,8 +60,9 @@ enum Wake {
 
 /// What a worker is asked for.
 const NOTHING: u8 = 0;
-pub(super) const EMPTY: u8 = 1;
-pub(super) const STOP: u8 = 2;
+const CHANGE: u8 = 1;
+pub(super) const EMPTY: u8 = 2;
+pub(super) const STOP: u8 = 3;
 
 impl Control {
     /// Asks it to take what its socket holds now, and to go on; [`Control::has_emptied`] tells when it has.
@@ -70,6 +73,13 @@ impl Control {
     /// Asks it to take what its socket holds now, and to end.
     pub fn stop(&self) {
         self.ask(STOP);
+    }
+
+    /// Asks it to read `socket` from now on. What its old one holds is taken, and what is sent to that fails from then on,
+    /// so that senders look for it anew. For a worker of datagrams of a unix socket.
+    pub fn change_to(&self, socket: OwnedFd) {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+        self.ask(CHANGE);
     }
 
     /// Whether it was asked to end.
@@ -98,7 +108,7 @@ impl Control {
     }
 
     fn new(wake: Wake) -> Self {
-        Self { asked: AtomicU8::new(NOTHING), emptied: AtomicBool::new(false), wake }
+        Self { asked: AtomicU8::new(NOTHING), emptied: AtomicBool::new(false), wake, next: Mutex::default() }
     }
 
     /// Waits until something is asked for: [`EMPTY`] or [`STOP`]. For a worker that runs as tasks.
@@ -186,7 +196,7 @@ impl Worker {
         loop {
             match self.control.asked.load(Relaxed) {
                 STOP => break,
-                EMPTY => self.obey(&mut pressure),
+                asked @ (CHANGE | EMPTY) => self.obey(asked, &mut pressure),
                 _ => {}
             }
             let started = self.clock.now();
@@ -222,10 +232,24 @@ impl Worker {
     }
 
     /// Takes what the socket holds and goes on, unless it was asked to stop meanwhile.
-    fn obey(&mut self, pressure: &mut Pressure) {
+    fn obey(&mut self, asked: u8, pressure: &mut Pressure) {
         self.control.hear();
+        self.change(pressure);
+        if asked == EMPTY {
+            self.drain(pressure);
+            return self.control.emptied();
+        }
+        let _ = self.control.asked.compare_exchange(CHANGE, NOTHING, Relaxed, Relaxed);
+    }
+
+    /// Goes over to another socket, if there is one to go over to.
+    fn change(&mut self, pressure: &mut Pressure) {
+        let next = self.control.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(next) = next else { return };
+        // Whoever is connected to the old one gets an error from now on, and what has arrived is read yet.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Read);
         self.drain(pressure);
-        self.control.emptied();
+        self.socket = Arc::new(next);
     }
 
     /// Takes what the socket holds, and no more than its buffer's worth: a sender may go on for ever.
