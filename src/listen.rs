@@ -7,7 +7,7 @@
 //! kernel and costs nothing; a socket that fails is tried again, and takes no other along.
 
 mod cpu;
-mod frame;
+pub mod frame;
 mod gather;
 pub mod inherited;
 mod kernel;

@@ -9,11 +9,11 @@
 //! four bytes, the least first.
 
 /// The longest payload behind a length; four times what clients of DogStatsD send at most.
-pub(super) const MOST_FRAME_BYTES: usize = 32_768;
+pub const MOST_FRAME_BYTES: usize = 32_768;
 
 /// What comes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
+pub enum Piece<'a> {
     /// One line or several, newlines between them.
     Lines(&'a [u8]),
     /// A line, or a payload behind its length, that is too long.
@@ -22,7 +22,7 @@ pub(super) enum Piece<'a> {
 
 /// The state of one connection.
 #[derive(Debug)]
-pub(super) struct Framing {
+pub struct Framing {
     mode: Mode,
     max_line_bytes: usize,
     /// The beginning of a line, or of the first four bytes.
@@ -47,17 +47,17 @@ enum Mode {
 
 impl Framing {
     /// For a stream of newlines alone, lines up to `max_line_bytes`.
-    pub(super) fn newlines(max_line_bytes: usize) -> Self {
+    pub fn newlines(max_line_bytes: usize) -> Self {
         Self { mode: Mode::Newlines, max_line_bytes, held: Vec::new(), passing_over: false }
     }
 
     /// For a stream whose first four bytes tell: a length ends in two zeros, and no text begins so.
-    pub(super) fn told_apart(max_line_bytes: usize) -> Self {
+    pub fn told_apart(max_line_bytes: usize) -> Self {
         Self { mode: Mode::Unknown, ..Self::newlines(max_line_bytes) }
     }
 
     /// Takes in what came next.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], out: &mut dyn FnMut(Piece<'_>)) {
+    pub fn feed(&mut self, mut bytes: &[u8], out: &mut dyn FnMut(Piece<'_>)) {
         while !bytes.is_empty() {
             match self.mode {
                 Mode::Unknown => {
@@ -110,7 +110,7 @@ impl Framing {
     }
 
     /// The stream is over: what is left is a line.
-    pub(super) fn finish(&mut self, out: &mut dyn FnMut(Piece<'_>)) {
+    pub fn finish(&mut self, out: &mut dyn FnMut(Piece<'_>)) {
         self.end_line(out);
     }
 

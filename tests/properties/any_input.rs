@@ -1,15 +1,11 @@
 //! Any bytes, and realistic lines with damage: no panic, balanced books, an exposition that can be read.
 
-use std::collections::BTreeMap;
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use statsieve::config::Format;
 
 use crate::cases;
-use crate::reader::{self, Exposition};
-use crate::rig::{Rig, dropped, lines, recorded};
+use crate::rig::{Rig, SETTINGS, all_formats, dropped, lines, recorded};
 
 const REAL: &[&str] = &[
     "bot.messages:1|c|#user_id:42,activity_type:message",
@@ -168,65 +164,6 @@ fn count_lines(datagram: &[u8]) -> u64 {
         count += u64::from(!matches!(line, [] | [b'\r']));
     }
     count
-}
-
-const SETTINGS: &[&[&str]] = &[
-    &[],
-    &[
-        "cardinality.max_series=20",
-        "cardinality.max_series_per_family=16",
-        "cardinality.max_families=4",
-        "cardinality.identity_cache_bytes=65536",
-        "labels.max_count=2",
-        "labels.max_value_bytes=8",
-        "labels.max_name_bytes=16",
-        "labels.add.bot=b",
-        "listen.max_line_bytes=64",
-    ],
-    &[
-        "parse.bare_tags=true",
-        "parse.container_id_label=container_id",
-        "parse.gauge_sign=absolute",
-        "naming.counter_suffix=",
-        "naming.timer_suffix=",
-        "bucketing.0.observers=true",
-    ],
-    &["parse.dogstatsd_tags=false", "parse.signalfx_tags=false", "naming.prefix=p_", "observer.type=summary"],
-    &["observer.native_factor=1.01", "observer.native_max_buckets=3", "distinct.registers=16"],
-    &["cardinality.max_bytes=1048576", "observer.type=summary", "observer.max_age=1s", "naming.counter_suffix="],
-    &["sampling.mode=fixed", "sampling.rate=0.5"],
-    &[
-        "sampling.mode=fixed",
-        "sampling.rate=0.9",
-        "rate_limit.samples_per_second=9",
-        "rate_limit.family_samples_per_second=4",
-    ],
-];
-
-fn all_formats(rig: &Rig) -> Exposition {
-    let text = reader::read(&rig.text(Format::Text), Format::Text);
-    let open_metrics = reader::read(&rig.text(Format::OpenMetrics), Format::OpenMetrics);
-    text.check_histograms();
-    let protobuf = reader::read_protobuf(&rig.bytes(Format::Protobuf));
-    assert_eq!(text.samples, open_metrics.samples, "names and values are the same in every format");
-    assert!(text.samples.keys().eq(protobuf.samples.keys()), "names are the same in every format");
-    let summaries: Vec<String> =
-        text.families.iter().filter(|(_, kind)| kind == "summary").map(|(name, _)| name.clone() + "_count").collect();
-    for (series, value) in &text.samples {
-        // Protobuf has no room for the count of a summary that is not whole.
-        let expected = if summaries.contains(&series.0) { value.round() } else { *value };
-        assert_eq!(protobuf.samples[series], expected, "{series:?}");
-    }
-    assert_eq!(text.families, protobuf.families);
-    rig.show_created();
-    let with_created = reader::read(&rig.text(Format::OpenMetrics), Format::OpenMetrics);
-    let (created, others): (BTreeMap<_, _>, BTreeMap<_, _>) = with_created
-        .samples
-        .into_iter()
-        .partition(|((name, _), _)| !text.samples.keys().any(|(known, _)| known == name));
-    assert_eq!(others, text.samples);
-    assert!(created.keys().all(|(name, _)| name.ends_with("_created")), "{created:?}");
-    text
 }
 
 proptest! {

@@ -5,6 +5,7 @@ mod any_input;
 mod limits;
 mod model;
 mod reader;
+#[allow(dead_code, reason = "the fuzz targets use more of it")]
 mod rig;
 
 use proptest::test_runner::Config;
