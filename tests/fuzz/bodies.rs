@@ -1,0 +1,479 @@
+//! What each fuzz target does with its bytes: the fuzzer and the replay test run the same functions.
+//!
+//! In: any bytes. Out: nothing, or a panic that says what did not hold.
+//! Not here: which bytes (`corpus`, `regressions`, the fuzzer).
+//! Always: the same bytes take the same way, but for the seeds of hashes, which decide no answer.
+
+#[allow(dead_code, reason = "the property tests use more of it")]
+#[path = "../properties/reader.rs"]
+mod reader;
+#[allow(dead_code, reason = "the property tests use more of it")]
+#[path = "../properties/rig.rs"]
+mod rig;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use arbitrary::Unstructured;
+use statsieve::config::convert::to_toml;
+use statsieve::config::{Config, Format, Sources, load};
+use statsieve::expose::negotiate::{Coding, coding, format};
+use statsieve::listen::frame::{Framing, MOST_FRAME_BYTES, Piece};
+use statsieve::model::{DropReason, SampleType};
+use statsieve::parse::message::{is_message, message as read_message};
+use statsieve::parse::{Line, Sample, Values, glance};
+
+use rig::{Rig, SETTINGS, all_formats, dropped, lines, recorded};
+
+/// What a target does with its bytes.
+pub type Body = fn(&[u8]);
+
+/// Every target by its name.
+pub const TARGETS: [(&str, Body); 8] = [
+    ("config", config),
+    ("exposition", exposition),
+    ("framing", framing),
+    ("http", http),
+    ("line", line),
+    ("mapping", mapping),
+    ("message", message),
+    ("pipeline", pipeline),
+];
+
+/// The settings of the property tests, checked once.
+static CONFIGS: LazyLock<Vec<Config>> = LazyLock::new(|| SETTINGS.iter().map(|set| rig::config(set)).collect());
+
+/// Memory that a fuzzed configuration may ask for at start, bytes; more is not tried out.
+const MOST_CACHE_BYTES: usize = 1 << 24;
+
+fn choose(choice: u8) -> &'static Config {
+    &CONFIGS[usize::from(choice) % CONFIGS.len()]
+}
+
+/// The first byte chooses settings, a line follows.
+pub fn line(data: &[u8]) {
+    let [choice, text @ ..] = data else { return };
+    let config = choose(*choice);
+    let text = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    if std::str::from_utf8(text).is_ok() {
+        let answer = parsed(text, config);
+        let around = [b"x:1|c|#", text, b"|#y:z\n"].concat();
+        assert_eq!(parsed(&around[7..7 + text.len()], config), answer, "what surrounds a line changes nothing");
+    }
+    let (alone, between) = (counts(text, config), counts(&[b"x:1|g\n", text, b"\nx:1|g"].concat(), config));
+    let blank = matches!(text, [] | b"\r");
+    assert_eq!(alone[0], u64::from(!blank), "one line");
+    assert!(blank || alone[1..].iter().sum::<u64>() >= 1, "a line ends in a count at least");
+    assert_eq!(between[0], alone[0] + 2);
+    // Where lines are thinned out or have a quota, neighbours count.
+    if usize::from(*choice) % CONFIGS.len() < 6 && !is_name_x(text) {
+        let others = between[1..].iter().sum::<u64>() - alone[1..].iter().sum::<u64>();
+        assert_eq!(others, 2, "neighbours are counted as ever");
+    }
+}
+
+/// Whether a line may be of the family that its neighbours are of.
+fn is_name_x(text: &[u8]) -> bool {
+    text.first() == Some(&b'x')
+}
+
+/// Lines, recorded samples, and dropped ones by reason, of one datagram to a new pipeline.
+fn counts(datagram: &[u8], config: &Config) -> Vec<u64> {
+    let mut rig = Rig::of(config, 1);
+    rig.send(0, datagram);
+    let tally = rig.tally();
+    let reasons = DropReason::ALL.iter().map(|reason| tally.dropped_for(*reason));
+    [lines(&tally), recorded(&tally)].into_iter().chain(reasons).collect()
+}
+
+/// What the parser says of a line, in words.
+fn parsed(text: &[u8], config: &Config) -> String {
+    let line = match Line::parse(text, &config.parse) {
+        Ok(line) => line,
+        Err(refusal) => return format!("{refusal:?}"),
+    };
+    for part in [line.name, line.name_rest, line.name_tags] {
+        inside(text, part);
+    }
+    assert!(line.body <= text.len());
+    let mut said = format!("{:?} {:?} {:?} {}", line.name, line.name_rest, line.name_tags, line.lone_bracket);
+    let (mut from, mut values, mut samples, mut whole) = (line.body, 0, 0, false);
+    loop {
+        match line.sample(from) {
+            Err(refusal) => {
+                said += &format!(" {refusal:?}");
+                break;
+            }
+            Ok(sample) => {
+                samples += 1;
+                values += sample.values.numbers().count() as u64;
+                said += &described(text, &sample);
+                let Some(next) = sample.next else {
+                    whole = true;
+                    break;
+                };
+                assert!(next > from && next <= text.len(), "{next} after {from}");
+                from = next;
+            }
+        }
+    }
+    if whole && let Some(glanced) = glance::thinnable(text) {
+        assert_eq!((samples, values), (1, glanced), "a glance tells the values");
+    }
+    said
+}
+
+fn described(text: &[u8], sample: &Sample<'_>) -> String {
+    for part in [sample.rate, sample.tags, sample.container] {
+        inside(text, part);
+    }
+    if let Values::Text(part) = sample.values {
+        inside(text, part);
+    }
+    assert!(sample.type_at < text.len() && sample.weight >= 0.0, "{sample:?}");
+    let numbers: Vec<_> = sample.values.numbers().map(|number| number.map(|it| it.value.to_bits())).collect();
+    format!(" {:?} {numbers:?} {:?} {:?} {:?}", sample.kind, sample.weight, sample.tags, sample.container)
+}
+
+/// A part of a text lies in it.
+fn inside(text: &[u8], part: &[u8]) {
+    let (all, part) = (text.as_ptr_range(), part.as_ptr_range());
+    assert!(part.is_empty() || (all.start <= part.start && part.end <= all.end), "a part lies outside");
+}
+
+/// An event or a service check as it comes, and an event made of a title and a text that hold anything.
+pub fn message(data: &[u8]) {
+    let [choice, rest @ ..] = data else { return };
+    let config = choose(*choice);
+    let text = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    if is_message(text) {
+        if let Ok((line, sample)) = read_message(text, &config.parse) {
+            assert!(!line.name.is_empty() && matches!(sample.kind, SampleType::Event | SampleType::ServiceCheck));
+            described(text, &sample);
+        }
+        let counts = counts(text, config);
+        assert_eq!(counts[0], 1);
+        assert_eq!(counts[1..].iter().sum::<u64>(), 1, "a message ends in exactly one count");
+    }
+    let (title, body) = rest.split_at(rest.len() / 2);
+    let lengths = format!("_e{{{},{}}}:", title.len(), body.len());
+    let event = [lengths.as_bytes(), title, b"|", body, b"|t:error"].concat();
+    match read_message(&event, &config.parse) {
+        Ok((line, sample)) => assert!(sample.kind == SampleType::Event && line.name == b"error"),
+        Err(refusal) => assert!(title.is_empty() || rest.len() > 99_999, "{refusal:?}"),
+    }
+}
+
+/// The first byte chooses frames or text, the second the longest line, eight the sizes of pieces; a stream follows.
+pub fn framing(data: &[u8]) {
+    let Some(([mode, most, sizes @ ..], stream)) = data.split_first_chunk::<10>() else { return };
+    let (frames, most) = (mode % 2 == 1, usize::from(*most));
+    let begin = || if frames { Framing::told_apart(most) } else { Framing::newlines(most) };
+    let expected = cut(stream, frames, most);
+    let mut whole = Taken::new(begin(), most);
+    whole.feed(stream);
+    assert_eq!(whole.finish(), expected, "in one piece");
+    let (mut pieces, mut rest) = (Taken::new(begin(), most), stream);
+    for size in sizes.iter().cycle() {
+        let (piece, behind) = rest.split_at(rest.len().min(usize::from(*size).max(1)));
+        pieces.feed(piece);
+        rest = behind;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(pieces.finish(), expected, "in pieces");
+}
+
+/// The lines of a stream that was cut in some way; `None` for each that was too long.
+struct Taken {
+    framing: Framing,
+    most: usize,
+    lines: Vec<Option<Vec<u8>>>,
+}
+
+impl Taken {
+    fn new(framing: Framing, most: usize) -> Self {
+        Self { framing, most, lines: Vec::new() }
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        let Self { framing, most, lines } = self;
+        framing.feed(bytes, &mut |piece| take(piece, *most, lines));
+    }
+
+    fn finish(mut self) -> Vec<Option<Vec<u8>>> {
+        self.framing.finish(&mut |piece| take(piece, self.most, &mut self.lines));
+        self.lines
+    }
+}
+
+fn take(piece: Piece<'_>, most: usize, lines: &mut Vec<Option<Vec<u8>>>) {
+    match piece {
+        Piece::TooLong => lines.push(None),
+        Piece::Lines(text) => add_lines(text, most, lines),
+    }
+}
+
+/// One that came whole is not looked at by the framing, so whoever reads lines has the same limit.
+fn add_lines(text: &[u8], most: usize, lines: &mut Vec<Option<Vec<u8>>>) {
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        lines.push((line.len() <= most + 1).then(|| line.to_vec()));
+    }
+}
+
+/// The same by the words of the formats: text, or payloads behind their lengths.
+fn cut(mut stream: &[u8], told_apart: bool, most: usize) -> Vec<Option<Vec<u8>>> {
+    let mut lines = Vec::new();
+    if !told_apart || !matches!(stream, [_, _, 0, 0, ..]) {
+        add_lines(stream, most, &mut lines);
+        return lines;
+    }
+    while let Some((length, rest)) = stream.split_first_chunk::<4>() {
+        let length = u32::from_le_bytes(*length) as usize;
+        let (payload, behind) = rest.split_at(rest.len().min(length));
+        if length > MOST_FRAME_BYTES {
+            lines.push(None);
+        } else {
+            add_lines(payload, most, &mut lines);
+        }
+        stream = behind;
+    }
+    lines
+}
+
+/// A place for the files of this process, in memory where the system has such a place.
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let base = PathBuf::from("/dev/shm");
+    let base = if base.is_dir() { base } else { std::env::temp_dir() };
+    let folder = base.join(format!("statsieve-fuzz-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a temporary folder");
+    folder
+});
+
+fn written(name: &str, bytes: &[u8]) -> PathBuf {
+    let path = FOLDER.join(name);
+    fs::write(&path, bytes).expect("it can be written");
+    path
+}
+
+/// Removes what the targets wrote; for tests, which end.
+pub fn clean_up() {
+    _ = fs::remove_dir_all(&*FOLDER);
+}
+
+/// A mapping file. What is accepted maps names, can be scraped and be written as TOML.
+pub fn mapping(data: &[u8]) {
+    let path = written("mapping.yml", data);
+    let set = vec![format!("mapping.file={}", path.display())];
+    let config = match load(&Sources { file: None, set }) {
+        Ok(loaded) => loaded.config,
+        Err(problems) => {
+            assert!(problems.count() > 0 && problems.to_string().contains("mapping.yml"), "a place: {problems}");
+            problems.render_with_carets();
+            return;
+        }
+    };
+    let mut rig = Rig::of(&config, 1);
+    for kind in ["c", "ms", "g"] {
+        for rule in config.mapping.rules.iter().take(20) {
+            let name = rule.pattern.as_str().replace('*', "x7").replace(['\n', ':'], "");
+            rig.send(0, format!("{name}:1|{kind}|#k:v\na.b.c:2|{kind}").as_bytes());
+        }
+    }
+    all_formats(&rig);
+    let text = to_toml(&path).unwrap_or_else(|problems| panic!("what loads can be written: {problems}"));
+    let file = Some(written("converted.toml", text.as_bytes()));
+    if let Err(problems) = load(&Sources { file, set: Vec::new() }) {
+        panic!("what was written loads: {problems}\n{text}");
+    }
+}
+
+/// A configuration file, and behind a zero byte overrides, one a line.
+pub fn config(data: &[u8]) {
+    let mut parts = data.splitn(2, |byte| *byte == 0);
+    let (file, set) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    // Devices could be read without end: a mapping or salt file is whatever the operator names.
+    if data.windows(4).any(|part| part == b"/dev" || part == b"/pro" || part == b"/sys") {
+        return;
+    }
+    let file = Some(written("config.toml", file));
+    let set: Vec<String> = String::from_utf8_lossy(set).lines().map(str::to_owned).collect();
+    let loaded = match load(&Sources { file, set }) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            assert!(problems.count() > 0 && !problems.to_string().is_empty());
+            problems.render_with_carets();
+            return;
+        }
+    };
+    let again = load(&Sources { file: Some(written("again.toml", loaded.text.as_bytes())), set: Vec::new() });
+    let again = again.unwrap_or_else(|problems| panic!("what was printed loads: {problems}\n{}", loaded.text));
+    assert_eq!(again.text, loaded.text, "what was printed reads back the same");
+    assert_eq!(loaded.annotated(), loaded.text);
+    if loaded.config.cardinality.identity_cache_bytes <= MOST_CACHE_BYTES {
+        let mut rig = Rig::of(&loaded.config, 1);
+        rig.send(0, b"a.b:1|c|#user_id:7,k:v\na.d:2|ms\na.e:3|g\na.f:x|s\na.g:1|h");
+        let tally = rig.tally();
+        assert_eq!(lines(&tally), 5);
+        assert_eq!(recorded(&tally) + dropped(&tally), 5);
+        rig.text(Format::Text);
+    }
+}
+
+/// The first byte chooses formats, a line of `Accept` and one of `Accept-Encoding` follow.
+pub fn http(data: &[u8]) {
+    let [choice, text @ ..] = data else { return };
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let (accept, accept_encoding) = text.split_once('\n').unwrap_or((text, ""));
+    let all = [Format::Text, Format::OpenMetrics, Format::Protobuf];
+    let mut formats: Vec<Format> =
+        (0..3).filter(|at| choice >> at & 1 == 1).map(|at| all[(at + usize::from(choice >> 3)) % 3]).collect();
+    if choice & 128 != 0 {
+        formats.reverse();
+    }
+    let (chosen, asked) = (format(accept, &formats), accept.to_ascii_lowercase());
+    assert!(chosen.format == Format::Text || formats.contains(&chosen.format), "{chosen:?} of {formats:?}");
+    let offers_text = formats.contains(&Format::Text);
+    match chosen.format {
+        Format::Protobuf => assert!(asked.contains("application/vnd.google.protobuf"), "{accept:?}"),
+        Format::OpenMetrics if offers_text && !asked.contains("q=0") => {
+            assert!(asked.contains("application/openmetrics-text"), "{accept:?}");
+        }
+        _ => {}
+    }
+    assert!(chosen.content_type().bytes().all(|byte| (b' '..=b'~').contains(&byte)), "a legal header");
+    let asked = accept_encoding.to_ascii_lowercase();
+    match coding(accept_encoding) {
+        Some(Coding::Identity) => {}
+        Some(Coding::Gzip | Coding::GzipOnly) => assert!(asked.contains("gzip") || asked.contains('*'), "{asked:?}"),
+        None => assert!(asked.contains("identity") || asked.contains('*'), "{asked:?}"),
+    }
+}
+
+/// The first byte chooses settings, datagrams follow with a zero byte between them: all formats say the same.
+pub fn exposition(data: &[u8]) {
+    let [choice, rest @ ..] = data else { return };
+    let mut rig = Rig::of(choose(*choice), 2);
+    let expected: usize = rest
+        .split(|byte| *byte == 0)
+        .map(|datagram| datagram.split(|byte| *byte == b'\n').filter(|line| !matches!(line, [] | [b'\r'])).count())
+        .sum();
+    // Three times: unknown, known, remembered.
+    for turn in 0..3 {
+        rest.split(|byte| *byte == 0).for_each(|datagram| rig.send(turn, datagram));
+    }
+    let tally = rig.tally();
+    assert_eq!(lines(&tally), 3 * expected as u64);
+    assert!(recorded(&tally) + dropped(&tally) >= 3 * expected as u64, "{tally:?}");
+    all_formats(&rig);
+}
+
+/// What [`exposition`] makes of its bytes, in both text formats.
+pub fn scrapes(data: &[u8]) -> [String; 2] {
+    let [choice, rest @ ..] = data else { return Default::default() };
+    let mut rig = Rig::of(choose(*choice), 2);
+    rest.split(|byte| *byte == 0).for_each(|datagram| rig.send(0, datagram));
+    [Format::Text, Format::OpenMetrics]
+        .map(|format| rig.text(format) + if format == Format::Text { "" } else { "# EOF\n" })
+}
+
+/// What the whole pipeline is run under; a reload goes from one to another.
+static LIMITS: LazyLock<Vec<Config>> = LazyLock::new(|| {
+    let sets: [&[&str]; 3] = [
+        &["cardinality.max_series=30", "cardinality.max_series_per_family=20", "cardinality.max_families=3"],
+        &["cardinality.max_series=60", "cardinality.idle_ttl=3s", "cardinality.identity_cache_bytes=65536"],
+        &["labels.max_values=3", "cardinality.idle_ttl=1s"],
+    ];
+    sets.iter().map(|set| rig::config(set)).collect()
+});
+
+/// Sums by family: what was sent, less what was dropped and what went with idle series.
+#[derive(Default)]
+struct Model(BTreeMap<String, f64>);
+
+/// The sums of counters and observers by family, out of a scrape.
+fn sums(rig: &Rig) -> BTreeMap<String, f64> {
+    let mut sums = BTreeMap::new();
+    for ((name, _), value) in reader::read(&rig.text(Format::Text), Format::Text).samples {
+        if let Some(family) = name.strip_suffix("_total").or(name.strip_suffix("_sum")) {
+            *sums.entry(family.to_owned()).or_insert(0.0) += value;
+        }
+    }
+    sums
+}
+
+impl Model {
+    fn compare(&self, rig: &Rig) {
+        let found = sums(rig);
+        for (family, expected) in &self.0 {
+            assert_eq!(found.get(family).unwrap_or(&0.0), expected, "{family}");
+        }
+        assert!(found.iter().all(|(family, sum)| *sum == 0.0 || self.0.contains_key(family)), "{found:?}");
+    }
+
+    /// A sweep takes series, and says so; nothing else changes a sum.
+    fn sweep(&mut self, rig: &Rig, now: Duration) {
+        let expired = || rig.books.expired.iter().map(|count| count.load(Relaxed)).sum::<u64>();
+        let before = expired();
+        rig.sweep(now);
+        if expired() == before {
+            return self.compare(rig);
+        }
+        let left = sums(rig);
+        for (family, sum) in &mut self.0 {
+            let left = left.get(family).copied().unwrap_or_default();
+            assert!(left <= *sum, "{family}: {left} of {sum} is left");
+            *sum = left;
+        }
+    }
+}
+
+/// Several workers, sweeps, reloads and scrapes in any order, against sums that a map holds.
+pub fn pipeline(data: &[u8]) {
+    let mut bytes = Unstructured::new(data);
+    _ = play(&mut bytes);
+}
+
+fn play(bytes: &mut Unstructured<'_>) -> arbitrary::Result<()> {
+    let workers = bytes.int_in_range(1..=3)?;
+    let mut rig = Rig::of(bytes.choose(&LIMITS)?, workers);
+    let (mut model, mut now) = (Model::default(), Duration::from_secs(1));
+    for _ in 0..200 {
+        if bytes.is_empty() {
+            break;
+        }
+        match bytes.int_in_range(0..=9)? {
+            0 => {
+                now += Duration::from_millis(bytes.int_in_range(0..=4000)?);
+                model.sweep(&rig, now);
+            }
+            1 => rig.reload(bytes.choose(&LIMITS)?),
+            2 => model.compare(&rig),
+            // A worker without traffic passes a batch boundary too.
+            3 => rig.batch(bytes.int_in_range(0..=2)?, now, b""),
+            _ => {
+                let kind = *bytes.choose(&["c", "h", "g", "s"])?;
+                let name = format!("{kind}{}", bytes.int_in_range(0..=3)?);
+                let (tag, value) = (bytes.int_in_range(0..=40)?, bytes.int_in_range(1..=9)?);
+                let turn = bytes.int_in_range(0..=2)?;
+                let before = rig.tally();
+                rig.batch(turn, now, format!("{name}:{value}|{kind}|#k:{tag},user_id:{value}").as_bytes());
+                let after = rig.tally();
+                let is_recorded = recorded(&after) - recorded(&before);
+                let refused = after.dropped_for(DropReason::Cardinality) - before.dropped_for(DropReason::Cardinality);
+                assert_eq!(is_recorded + refused, 1, "recorded, or refused by a limit: {name}");
+                if is_recorded == 1 && matches!(kind, "c" | "h") {
+                    *model.0.entry(name).or_default() += f64::from(value);
+                }
+            }
+        }
+    }
+    model.compare(&rig);
+    all_formats(&rig);
+    Ok(())
+}
