@@ -45,11 +45,13 @@
 //!   and set, and its [`telemetry::Tally`]. Workers never wait for one another, except for the store's lock when a series
 //!   is new.
 //! - The main thread runs a current-thread tokio runtime: the HTTP server, signals and timers.
+//! - One thread writes the log, so that nobody else waits for whoever reads it (`command::log`).
 //! - **One writer for each cell.** A worker adds to cells of its own shard by a load and a store; a reader sums the
 //!   shards. Gauges are the exception: one cell for all workers, the last write wins, changes are atomic additions.
 //! - **Rules are swapped as a whole.** [`pipeline::Rules`] holds all that the stages take from the configuration. It is
 //!   published through `arc-swap`; each worker looks once for each datagram, and forgets its identities when the rules
-//!   are new. [`reload`] makes and publishes them. Sockets and threads are set up once and never swapped.
+//!   are new. [`reload`] makes and publishes them. Sockets and threads are set up once and never swapped,
+//!   but for a unix socket whose file is gone ([`listen::unix::watch`]).
 //! - **Books are published once a batch.** A tally is plain numbers; at the end of each read the worker stores them
 //!   into its [`telemetry::Books`], which it alone writes. Figures of a socket stand in [`telemetry::SocketBooks`].
 //!

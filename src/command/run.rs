@@ -644,7 +644,7 @@ fn start_thread(
     run: impl FnOnce() + Send + 'static,
 ) -> Result<(), Failed> {
     let body = move || {
-        // The panic's message is on stderr already; all that is left is to tell.
+        // The panic's message is in the log already; all that is left is to tell.
         let panicked = catch_unwind(AssertUnwindSafe(run)).is_err();
         if panicked || !control.is_stopping() {
             let _ = ended.send(());

@@ -186,10 +186,11 @@ pub fn coding(accept: &str) -> Option<Coding> {
     Some(if wished { Coding::Gzip } else { Coding::Identity })
 }
 
-/// A quality value: 0 to 1, digits and a point only.
+/// A quality value: 0 to 1, digits and a point only, and a digit first (RFC 9110, 12.4.2).
 fn quality(value: &str) -> Option<f32> {
-    let plain =
-        !value.is_empty() && value.len() <= 5 && value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let plain = value.len() <= 5
+        && value.starts_with(|first: char| first.is_ascii_digit())
+        && value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     value.parse().ok().filter(|quality| plain && (0.0..=1.0).contains(quality))
 }
 
@@ -300,6 +301,8 @@ mod tests {
             ("*/*", &[Format::Protobuf], TEXT),
             ("application/*", &[Format::Protobuf, Format::OpenMetrics], OPEN),
             ("text/plain;q=0, application/openmetrics-text;q=0", ALL, TEXT),
+            // No quality at all, and so an element that cannot be read.
+            ("appli5, */*;q=.0", ALL, TEXT),
             (ASK_PROTOBUF, ALL, PROTOBUF),
             (ASK_PROTOBUF, &[Format::Text], TEXT),
             (

@@ -493,7 +493,7 @@ fn a_drain_ends_with_a_scrape_over_tls_and_connections_end_in_order() {
 fn who_never_finishes_holds_no_place_for_ever() {
     let folder = Folder::new(TLS);
     let sidecar = folder.start(&["http.max_connections=1"]);
-    // It says nothing, and has the only place: the next one waits until that is given up, after ten seconds.
+    // It says nothing, and has the only place: it has to leave for the next one.
     let silent = TcpStream::connect(sidecar.http).unwrap();
     assert_eq!(folder.get(&sidecar, None, "/-/ready", "").unwrap().status, 200);
     // The same of one that chose HTTP/2 and then asks for nothing.

@@ -341,8 +341,8 @@ pub fn http(data: &[u8]) {
     let offers_text = formats.contains(&Format::Text);
     match chosen.format {
         Format::Protobuf => assert!(asked.contains("application/vnd.google.protobuf"), "{accept:?}"),
-        // A quality of zero, however it is written, may rule text out.
-        Format::OpenMetrics if offers_text && !asked.contains('q') => {
+        // A quality of zero may rule text out.
+        Format::OpenMetrics if offers_text && !asked.contains("q=0") => {
             assert!(asked.contains("application/openmetrics-text"), "{accept:?}");
         }
         _ => {}

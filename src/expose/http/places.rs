@@ -3,8 +3,8 @@
 //! In: connections, and what each of them does. Out: a [`Place`] for each that is served.
 //! Not here: limits of time that hold for every connection (`connection`).
 //! Always: no more places are taken than there are. Somebody who asks for nothing, or takes an answer too slowly, keeps
-//! a place only as long as nobody else wants one: so neither silent nor dripping clients lock a scraper out. An answer
-//! is safe for as long as a scraper would wait for it.
+//! a place only as long as nobody else wants one, but for a grace: a silent client costs a scraper a moment, a dripping
+//! one up to `answer_grace`. One that asks again and again within the grace is not told to leave.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
