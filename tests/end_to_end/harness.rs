@@ -39,9 +39,10 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 const SETTINGS: [&str; 4] =
     ["listen.udp=127.0.0.1:0", "http.listen=127.0.0.1:0", "sampling.mode=off", "http.drain=100ms"];
 
-/// The program under test.
+/// The program under test: the one built with the tests, or `STATSIEVE_TEST_PROGRAM`.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_statsieve"));
+    let built = || env!("CARGO_BIN_EXE_statsieve").into();
+    let mut command = Command::new(std::env::var_os("STATSIEVE_TEST_PROGRAM").unwrap_or_else(built));
     command.env_remove("STATSIEVE_CONFIG").stdin(Stdio::null());
     command
 }

@@ -50,6 +50,7 @@ mod reload;
 mod report;
 mod rules;
 mod service;
+mod soak;
 mod socket_files;
 mod start_and_stop;
 mod tools;
