@@ -21,8 +21,7 @@ mod sweep;
 mod tables;
 mod values;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -33,6 +32,7 @@ use crate::insight::distinct;
 use crate::map::Kind;
 use crate::map::labels::LabelSet;
 use crate::model::{DropReason, SampleType};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering::Relaxed, yield_now};
 use crate::telemetry::SeriesBooks;
 use arena::{Arena, ArenaWriter, Budget};
 use cells::{Cell, Shard, ShardReader, ShardWriter};
@@ -284,7 +284,7 @@ impl Store {
         }
         self.waiting.fetch_add(1, Relaxed);
         let soon = (0..TRIES).find_map(|_| {
-            std::thread::yield_now();
+            yield_now();
             self.try_lock()
         });
         let tables = soon.unwrap_or_else(|| self.lock());

@@ -116,3 +116,4 @@ pub mod command;
 pub mod config;
 pub mod model;
 pub mod reload;
+mod sync;

@@ -5,10 +5,10 @@
 //! Always: what all arenas hold and what is held beside them stay within the limit but for one run of each worker; only
 //! its worker takes out of an arena, seldom, and whoever removes a series gives back what it had.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::cells::{Cell, CellSpace, Shard, ShardReader, ShardWriter};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering::Relaxed};
 
 /// What may be held, and what is, bytes. The sketches of all workers share one.
 #[derive(Debug)]

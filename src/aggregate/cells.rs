@@ -8,14 +8,11 @@
 //! agree (a histogram's count and buckets) are derived from one source when read. What is more than numbers (`sketch`)
 //! brings its own order.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::clock::Tick;
 use crate::model::heap_bytes;
-
-/// Cells in a chunk: 32 KiB, so that an empty shard costs nothing and a full one little overhead.
-pub const CHUNK: usize = 4096;
+use crate::sync::{AtomicU64, CHUNK, Mutex, MutexGuard, Ordering::Relaxed};
 
 /// The place of a number (or the first of several in a row) in every shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -232,7 +229,7 @@ impl Shard {
         if chunks.len() <= number {
             chunks.resize(number + 1, None);
         }
-        chunks[number].get_or_insert_with(|| Arc::new([const { AtomicU64::new(0) }; CHUNK])).clone()
+        chunks[number].get_or_insert_with(|| Arc::new(std::array::from_fn(|_| AtomicU64::new(0)))).clone()
     }
 }
 

@@ -9,12 +9,6 @@ use std::collections::HashSet;
 use super::Place;
 use super::cells::Cell;
 
-/// What rounds are made of; `tests/races` has those of `loom` in their place.
-mod sync {
-    pub(super) use std::sync::Mutex;
-    pub(super) use std::sync::atomic::{AtomicU64, Ordering, fence};
-}
-
 /// The rounds of one store.
 pub(super) type Grace = rounds::Rounds<Doomed>;
 

@@ -4,7 +4,6 @@
 //! Always: the first cell of a series is the tick of its last use; what has a sketch has its version before it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::arena::Arena;
@@ -14,6 +13,7 @@ use super::sketch::grid::{self, Scale};
 use super::sketch::{Ring, members};
 use crate::config::Observation;
 use crate::map::Kind;
+use crate::sync::AtomicU64;
 
 /// Native buckets that a histogram has room for among its own cells.
 const OWN_NATIVE: u16 = 4;

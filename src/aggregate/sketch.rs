@@ -15,12 +15,12 @@ pub mod bins;
 pub mod grid;
 pub mod members;
 
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
-
 use super::arena::{Arena, ArenaWriter};
 use super::cells::{Cell, ShardReader};
 use crate::clock::Tick;
 use crate::insight::distinct::SLICES;
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::{AtomicU64, fence, spin_loop, yield_now};
 
 /// Where the entries of a sketch are, and how many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub(super) fn steady<T>(version: &AtomicU64, mut copy: impl FnMut() -> T) -> T {
         }
         tries += 1;
         // A change takes a microsecond, but the worker may have lost its processor in the middle of it.
-        if tries.is_multiple_of(64) { std::thread::yield_now() } else { std::hint::spin_loop() }
+        if tries.is_multiple_of(64) { yield_now() } else { spin_loop() }
     }
 }
 

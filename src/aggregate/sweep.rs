@@ -6,7 +6,6 @@
 
 use std::collections::BinaryHeap;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::cells::Cell;
 use super::grace::Doomed;
@@ -16,6 +15,7 @@ use super::{Family, Reader, Series, Store};
 use crate::admit::Limits;
 use crate::clock::Tick;
 use crate::map::Kind;
+use crate::sync::Ordering::Relaxed;
 use crate::telemetry::ExpiryCause;
 
 /// Series that go in one sweep, at most.

@@ -5,11 +5,14 @@
 //! whose reader hangs) or not at all (a full disk) is lost, and once it takes lines again one of them says how many were.
 //! Memory is bounded by [`MOST_BYTES`].
 
+#[allow(unreachable_pub, reason = "tests/races builds it as part of a library")]
+mod waiting;
+
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::Cell;
 use std::io;
-use std::mem;
 use std::panic;
-use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{LazyLock, Once};
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +21,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
+use self::waiting::Waiting;
 use crate::config::{Config, Log, LogFormat, LogLevel};
 
 /// What may wait to be written, bytes; some two thousand lines. A line that does not fit is lost whole.
@@ -25,90 +29,22 @@ const MOST_BYTES: usize = 256 << 10;
 /// How long the process waits at its end for the last lines to be taken.
 const FLUSH: Duration = Duration::from_secs(1);
 
-static WAITING: Waiting = Waiting { state: Mutex::new(State::new()), changed: Condvar::new() };
+static WAITING: LazyLock<Waiting> = LazyLock::new(|| Waiting::new(MOST_BYTES));
 static STARTED: Once = Once::new();
 
-/// Lines on their way.
-struct Waiting {
-    state: Mutex<State>,
-    /// There is something to write, or nothing any more.
-    changed: Condvar,
+thread_local! {
+    /// Whether this is the thread that writes.
+    static WRITES: Cell<bool> = const { Cell::new(false) };
 }
 
-struct State {
-    /// Whole lines, in order.
-    lines: Vec<u8>,
-    /// Lines that were lost and not told of.
-    lost: u64,
-    /// What was taken out of `lines` is being written.
-    is_writing: bool,
-}
-
-impl State {
-    const fn new() -> Self {
-        Self { lines: Vec::new(), lost: 0, is_writing: false }
-    }
-
-    fn add(&mut self, line: &[u8]) {
-        match self.lines.len() + line.len() <= MOST_BYTES {
-            true => self.lines.extend_from_slice(line),
-            false => self.lost += 1,
-        }
-    }
-}
-
-impl Waiting {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing under the lock can leave it half done.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, line: &[u8]) {
-        self.lock().add(line);
-        self.changed.notify_all();
-    }
-
-    /// Writes what comes to `out`, for ever.
-    fn write_to(&self, mut out: impl io::Write) {
-        loop {
-            self.write_next(&mut out);
-        }
-    }
-
-    /// Waits for lines and writes them; tells of those that were lost as soon as one gets through.
-    fn write_next(&self, out: &mut impl io::Write) {
-        let lines = {
-            let mut state = self.lock();
-            while state.lines.is_empty() {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            state.is_writing = true;
-            mem::take(&mut state.lines)
-        };
-        let outcome = out.write_all(&lines).and_then(|()| out.flush());
-        let lost = {
-            let mut state = self.lock();
-            state.is_writing = false;
-            match outcome {
-                Ok(()) => mem::take(&mut state.lost),
-                // Some of them may have got through; how many cannot be known.
-                Err(_) => {
-                    state.lost += lines.iter().filter(|byte| **byte == b'\n').count() as u64;
-                    0
-                }
-            }
-        };
-        if lost > 0 {
-            // It goes the way of all lines, in the format of all.
+/// Writes what comes to `out`, for ever.
+fn write_to(mut out: impl io::Write) {
+    WRITES.set(true);
+    loop {
+        // It goes the way of all lines, in the format of all.
+        WAITING.write_next(&mut out, |lost| {
             warn!(lines = lost, "lines of this log are lost: whoever reads it was too slow, or its disk is full");
-        }
-        self.changed.notify_all();
-    }
-
-    /// Waits until all is written, `at_most` so long.
-    fn flush(&self, at_most: Duration) {
-        let is_busy = |state: &mut State| state.is_writing || !state.lines.is_empty();
-        let _ = self.changed.wait_timeout_while(self.lock(), at_most, is_busy);
+        });
     }
 }
 
@@ -129,8 +65,10 @@ impl io::Write for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        if !self.0.is_empty() {
-            WAITING.add(&self.0);
+        match self.0.is_empty() {
+            true => {}
+            false if WRITES.get() => WAITING.add_own(&self.0),
+            false => WAITING.add(&self.0),
         }
     }
 }
@@ -151,7 +89,7 @@ impl<'a> MakeWriter<'a> for Lines {
 /// If the process may not start a thread, which it could not do its work without either.
 pub(super) fn start(config: &Config) -> impl Fn(&Config) + Send + Sync + use<> {
     STARTED.call_once(|| {
-        let write = || WAITING.write_to(io::stderr());
+        let write = || write_to(io::stderr());
         thread::Builder::new().name("log".to_owned()).spawn(write).expect("a thread for the log");
         // The usual hook writes to stderr itself, and a worker that fails would wait there in place of being told of.
         panic::set_hook(Box::new(|panic| {
@@ -193,43 +131,5 @@ fn format(log: Log) -> Box<dyn Layer<Registry> + Send + Sync> {
             let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false);
             Box::new(json.with_writer(Lines))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_does_not_fit_is_lost_by_the_line_and_counted() {
-        let mut state = State::new();
-        let line = [b'x'; MOST_BYTES / 4];
-        for _ in 0..6 {
-            state.add(&line);
-        }
-        assert_eq!((state.lines.len(), state.lost), (MOST_BYTES, 2));
-    }
-
-    #[test]
-    fn lines_that_cannot_be_written_are_counted_until_one_can() {
-        struct Full;
-        impl io::Write for Full {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::StorageFull.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let waiting = Waiting { state: Mutex::new(State::new()), changed: Condvar::new() };
-        waiting.add(b"one\n");
-        waiting.add(b"two\n");
-        waiting.write_next(&mut Full);
-        assert_eq!(waiting.lock().lost, 2);
-        waiting.flush(Duration::ZERO);
-        waiting.add(b"three\n");
-        let mut out = Vec::new();
-        waiting.write_next(&mut out);
-        assert_eq!((out.as_slice(), waiting.lock().lost), (&b"three\n"[..], 0));
     }
 }

@@ -10,9 +10,9 @@
 //! that sleeps need not be woken to forget.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::config::Config;
+use crate::sync::{AtomicU8, AtomicU64, Ordering};
 
 /// Slices of a window.
 pub const SLICES: usize = 5;

@@ -19,8 +19,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::LocalSet;
 use tracing::{info, warn};
 
+use super::asked::{EMPTY, STOP};
 use super::frame::{Framing, Piece};
-use super::worker::{Control, EMPTY, STOP};
+use super::worker::Control;
 use super::{Backoff, unix};
 use crate::clock::Clock;
 use crate::pipeline::Pipeline;

@@ -7,8 +7,8 @@
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
@@ -19,6 +19,7 @@ use nix::sys::time::TimeSpec;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use super::asked::{Asked, CHANGE, EMPTY, STOP};
 use super::gather::{Gather, Wait};
 use super::kernel::extend_drops;
 use super::pressure::Pressure;
@@ -44,11 +45,8 @@ const UNIX_DRAIN_BYTES: u64 = 64 << 20;
 /// Tells a worker to take all that its socket holds, and whether to go on then.
 #[derive(Debug)]
 pub struct Control {
-    asked: AtomicU8,
-    emptied: AtomicBool,
+    asked: Asked<OwnedFd>,
     wake: Wake,
-    /// A socket that is to be read from now on.
-    next: Mutex<Option<OwnedFd>>,
 }
 
 /// How a worker is woken: by a descriptor if it sleeps in the kernel, else by its runtime.
@@ -57,12 +55,6 @@ enum Wake {
     Event(EventFd),
     Task(Notify),
 }
-
-/// What a worker is asked for.
-const NOTHING: u8 = 0;
-const CHANGE: u8 = 1;
-pub(super) const EMPTY: u8 = 2;
-pub(super) const STOP: u8 = 3;
 
 impl Control {
     /// Asks it to take what its socket holds now, and to go on; [`Control::has_emptied`] tells when it has.
@@ -78,23 +70,26 @@ impl Control {
     /// Asks it to read `socket` from now on. What its old one holds is taken, and what is sent to that fails from then on,
     /// so that senders look for it anew. For a worker of datagrams of a unix socket.
     pub fn change_to(&self, socket: OwnedFd) {
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
-        self.ask(CHANGE);
+        self.asked.change_to(socket);
+        self.wake();
     }
 
     /// Whether it was asked to end.
     pub fn is_stopping(&self) -> bool {
-        self.asked.load(Relaxed) == STOP
+        self.asked.is_stopping()
     }
 
     /// Whether all that the socket held when [`Control::empty`] or [`Control::stop`] was called is in the books.
     pub fn has_emptied(&self) -> bool {
-        // Pairs with the worker's `Release`: who sees it set sees what was recorded before.
-        self.emptied.load(Acquire)
+        self.asked.has_emptied()
     }
 
-    fn ask(&self, what: u8) {
-        self.asked.fetch_max(what, Relaxed);
+    fn ask(&self, wish: u8) {
+        self.asked.ask(wish);
+        self.wake();
+    }
+
+    fn wake(&self) {
         match &self.wake {
             // It can fail only if it was asked 2^64 times before; the worker is awake then.
             Wake::Event(event) => _ = event.write(1),
@@ -108,7 +103,7 @@ impl Control {
     }
 
     fn new(wake: Wake) -> Self {
-        Self { asked: AtomicU8::new(NOTHING), emptied: AtomicBool::new(false), wake, next: Mutex::default() }
+        Self { asked: Asked::default(), wake }
     }
 
     /// Waits until something is asked for: [`EMPTY`] or [`STOP`]. For a worker that runs as tasks.
@@ -116,13 +111,12 @@ impl Control {
         if let Wake::Task(notify) = &self.wake {
             notify.notified().await;
         }
-        self.asked.load(Relaxed)
+        self.asked.take()
     }
 
-    /// All that the socket held is in the books; the worker goes on, unless it was asked to stop meanwhile.
+    /// All that the socket held is in the books.
     pub(super) fn emptied(&self) {
-        let _ = self.asked.compare_exchange(EMPTY, NOTHING, Relaxed, Relaxed);
-        self.emptied.store(true, Release);
+        self.asked.emptied();
     }
 
     /// Takes the call to wake up.
@@ -194,9 +188,9 @@ impl Worker {
         let mut failing = false;
         self.wait(Wait::Kernel, last_read);
         loop {
-            match self.control.asked.load(Relaxed) {
+            match self.control.asked.take() {
                 STOP => break,
-                asked @ (CHANGE | EMPTY) => self.obey(asked, &mut pressure),
+                wish @ (CHANGE | EMPTY) => self.obey(wish, &mut pressure),
                 _ => {}
             }
             let started = self.clock.now();
@@ -227,25 +221,21 @@ impl Worker {
             last_read = started;
             self.wait(wait, started);
         }
-        self.drain(&mut pressure);
-        self.control.emptied();
+        self.obey(EMPTY, &mut pressure);
     }
 
-    /// Takes what the socket holds and goes on, unless it was asked to stop meanwhile.
-    fn obey(&mut self, asked: u8, pressure: &mut Pressure) {
-        self.control.hear();
+    /// Goes over to another socket if it is to, and if asked to takes what it holds.
+    fn obey(&mut self, wish: u8, pressure: &mut Pressure) {
         self.change(pressure);
-        if asked == EMPTY {
+        if wish == EMPTY {
             self.drain(pressure);
-            return self.control.emptied();
+            self.control.emptied();
         }
-        let _ = self.control.asked.compare_exchange(CHANGE, NOTHING, Relaxed, Relaxed);
     }
 
     /// Goes over to another socket, if there is one to go over to.
     fn change(&mut self, pressure: &mut Pressure) {
-        let next = self.control.next.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(next) = next else { return };
+        let Some(next) = self.control.asked.next() else { return };
         // Whoever is connected to the old one gets an error from now on, and what has arrived is read yet.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Read);
         self.drain(pressure);
@@ -340,15 +330,19 @@ impl Worker {
         }
     }
 
-    /// Sleeps until `socket` has something, the time is up, or the worker is asked to stop.
+    /// Sleeps until `socket` has something, the time is up, or the worker is asked for something.
     fn sleep(&self, socket: Option<&OwnedFd>, time: Option<Duration>) {
         let time = time.map(TimeSpec::from_duration);
         let Wake::Event(event) = &self.control.wake else { return };
-        let stop = PollFd::new(event.as_fd(), PollFlags::POLLIN);
+        let mut watched = [event.as_fd(), socket.unwrap_or(&self.socket).as_fd()]
+            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+        let watched = &mut watched[..1 + usize::from(socket.is_some())];
         // A failure means a signal, or no memory for the kernel's list: the next read tells more.
-        let _ = match socket {
-            Some(socket) => ppoll(&mut [stop, PollFd::new(socket.as_fd(), PollFlags::POLLIN)], time, None),
-            None => ppoll(&mut [stop], time, None),
-        };
+        let _ = ppoll(watched, time, None);
+        // Taken whenever it is there, and before the wish is: the call may come a moment behind a wish that an awake
+        // worker has obeyed already, and one that stayed would end each further sleep at once.
+        if watched[0].any() == Some(true) {
+            self.control.hear();
+        }
     }
 }

@@ -1,6 +1,29 @@
-//! Series that are taken away while workers record: no sample is lost, and none ends up in another series.
+//! What threads share, tried in every order of them by `loom`, and under stress.
 //!
-//! In every order of a few steps ([`every_order`]), and in millions of steps as they come ([`stress`]).
+//! Every place where two threads touch the same memory without a lock around it, and every lock that more hangs on than
+//! what it guards. What tries it: `rounds`, `whole`, `told` here, in every order; `stress` and `reloads`, on real threads.
+//!
+//! | what | who writes, who reads | why its ordering is enough | tried by |
+//! |---|---|---|---|
+//! | `aggregate::cells`, a number | its worker; scrapes, the sweep | `Relaxed`: a number by itself; what must agree is derived from one | `whole`, `stress` |
+//! | the same, from series to series | the sweep clears, another worker gets it | under the store's lock, once all have forgotten (next line) | `whole`, `stress` |
+//! | `aggregate::grace::rounds` | the sweep: round; workers: marks | fences between own write and other's read; marks by `Release` and `Acquire` | `rounds`, `whole` |
+//! | `aggregate::cells`, a gauge | all workers; scrapes | one read-modify-write, or the last store wins | `whole` |
+//! | `aggregate::cells`, list of chunks | a worker that makes one; scrapes | a lock; a writer keeps its own list of those it has | `whole` |
+//! | `aggregate::sketch` | its worker; scrapes | sequence lock: two fences, `Acquire` and `Release` on the version | `whole`, `stress` |
+//! | a native bucket and the count | the same | weight by `Release`, behind the count; read before it, behind an `Acquire` fence | `whole`, `reloads` |
+//! | `aggregate::arena`, budget | workers; whoever has the store's lock | `Relaxed`: a limit that each worker may pass by a run | its own tests |
+//! | `aggregate::Store`: waiting, time | scrapes, sweeps, workers | `Relaxed`: hints, each by itself | - |
+//! | `pipeline::Rules` | a reload; workers | arc-swap; a store that knows the generation, and rounds for what is replaced | `whole`, `reloads` |
+//! | `listen::asked` | whoever asks; a worker | wish `Relaxed`: what it is about is under a lock; emptied by `Release` and `Acquire` | `told` |
+//! | `command::log::waiting` | whoever logs; its thread | a lock and a condition | `told` |
+//! | `insight::distinct` | its worker; scrapes | a slice's number by `Release` behind clearing it, and `Acquire` | `told` |
+//! | `telemetry`: books of all kinds | one writer each, or additions; scrapes | `Relaxed`: counts by themselves, all current at rest | `reloads` |
+//! | `listen::kernel`, drops | whoever looks | one read-modify-write, which knows old news | its own tests |
+//! | `expose::lifecycle`, `expose::http` | the main thread's tasks | phase and tickets by read-modify-write; what they see is on one thread | their own tests |
+//! | `insight::heavy`, `telemetry::refusals`, quotas | workers; scrapes | a lock that a worker holds or tries for a moment; `governor`'s own | their own tests |
+//!
+//! In the models preemptions are bounded, to three or four in `rounds` and `told`, one or two in `whole`. Loom knows sequential consistency of fences alone, and does not see into `arc-swap` and other crates.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,16 +32,31 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
-mod every_order;
+mod reloads;
+mod rounds;
 mod stress;
+mod told;
+mod whole;
 
-/// What rounds are made of: here of `loom`, which runs the threads of a test in one order after the other.
-mod sync {
-    pub(crate) use loom::sync::Mutex;
-    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
+/// Runs a test in every order in which threads are interrupted no more than this often, with every value that their loads
+/// may give.
+fn in_every_order(interruptions: usize, test: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(interruptions);
+    model.max_branches = 20_000;
+    let test = std::sync::Arc::new(test);
+    model.check(move || {
+        // The first thread's stack is too small for a pipeline.
+        let test = test.clone();
+        let all = loom::thread::Builder::new().stack_size(STACK).spawn(move || test());
+        all.unwrap().join().unwrap();
+    });
 }
 
-// The very file that is in the program.
-#[path = "../../src/aggregate/grace/rounds.rs"]
-#[allow(unreachable_pub, reason = "what is public in the program is not in a test")]
-mod rounds;
+/// Starts a thread of a test.
+fn start<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> loom::thread::JoinHandle<T> {
+    loom::thread::Builder::new().stack_size(STACK).spawn(body).unwrap()
+}
+
+/// Enough for the pipeline, in what loom counts stacks by.
+const STACK: usize = 1 << 17;

@@ -18,8 +18,8 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use super::sync::{AtomicU64, Mutex, fence};
+use crate::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use crate::sync::{AtomicU64, Mutex, fence};
 
 /// The mark of a worker that sleeps.
 const ASLEEP: u64 = u64::MAX;

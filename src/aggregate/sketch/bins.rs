@@ -7,12 +7,11 @@
 //!
 //! Entries are sorted by key: first the keys, two in a cell, then the weights, then what [`Layout::exact`] adds.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
-
 use super::grid::{self, MOST_HALVINGS, Scale};
 use super::{Head, change, entries, entries_read};
 use crate::aggregate::arena::{Arena, ArenaWriter};
 use crate::aggregate::cells::ShardReader;
+use crate::sync::{AtomicU64, Ordering::Relaxed, Ordering::Release};
 
 /// Buckets at their widest of all values there are, the negative ones and 0 among them, with room to spare.
 pub const WIDEST: u16 = 152;

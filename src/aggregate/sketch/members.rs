@@ -7,12 +7,11 @@
 //! While there are few, each takes half a cell: register and rank, in the order in which they came. From
 //! `MOST_LISTED` on, or where it takes no more cells, there is a byte for each register.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
 use super::{Head, change, entries, entries_read};
 use crate::aggregate::arena::{Arena, ArenaWriter};
 use crate::aggregate::cells::ShardReader;
 use crate::insight::distinct;
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 /// Members listed one by one: some thirty cells are looked through for each.
 const MOST_LISTED: usize = 64;

@@ -1,29 +1,22 @@
-//! Every order, and every value that a relaxed load may give: workers that remember series against a sweep that takes
-//! them away, by `loom`. The rounds are those of the program; the store around them is the least that shows what they
-//! are for, step by step as `aggregate` and `pipeline` do it.
+//! The rounds of forgetting alone: workers that remember series against a sweep that takes them away. The rounds are those
+//! of the program; the store around them is the least that shows what they are for, step by step as `aggregate` and
+//! `pipeline` do it, so that more interruptions can be tried than of the whole ([`super::whole`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use loom::model::Builder;
 use loom::thread;
+use model::aggregate::grace::rounds::{Forget, Passage, Rounds};
+use model::sync::Ordering::Relaxed;
+use model::sync::{AtomicU64, Mutex};
 
-use crate::rounds::{Forget, Passage, Rounds};
-use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU64, Mutex};
+use super::in_every_order;
 
 /// When series are used before the threads of a test begin.
 const LONG_AGO: u64 = 1;
 const AGO: u64 = 2;
 /// When the threads record.
 const NOW: u64 = 3;
-
-/// Runs a test in every order in which threads are interrupted no more than this often.
-fn in_every_order(interruptions: usize, test: impl Fn() + Sync + Send + 'static) {
-    let mut model = Builder::new();
-    model.preemption_bound = Some(interruptions);
-    model.check(test);
-}
 
 /// A tick of last use and a number, for each worker.
 type Shard = [(AtomicU64, AtomicU64); 2];
