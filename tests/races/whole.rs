@@ -18,7 +18,9 @@ use model::sync::AtomicU64;
 use model::sync::Ordering::{Acquire, Release};
 use statsieve::clock::tick;
 use statsieve::config::{Sources, load};
+use statsieve::insight::distinct;
 use statsieve::telemetry::{Books, ExpiryCause, SeriesBooks};
+use xxhash_rust::xxh64::xxh64;
 
 use super::{in_every_order, start};
 
@@ -220,37 +222,60 @@ fn a_scrape_sees_a_series_whole_until_it_has_expired() {
     });
 }
 
-/// Reads while a worker that has seen `before` takes `line`: the count of it only rises, to `end`.
-fn is_read_whole(interruptions: usize, set: &[&str], before: &'static str, line: &'static [&'static str], end: f64) {
+/// Reads while a worker that has seen `before` takes `line`: the count of it only rises, and tells that at the end.
+fn is_read_whole(interruptions: usize, set: &[&str], before: &'static str, line: &'static str) -> f64 {
     let rules = rules(0, set);
-    let name = &before[..1];
+    let (name, told) = (&before[..1], Arc::new(std::sync::Mutex::new(0.0)));
+    let tells = told.clone();
     in_every_order(interruptions, move || {
         let rig = Rig::new(&rules, 1);
         let mut worker = rig.worker(0, "");
         worker.batch(NOW, before);
         let first = of(&rig.look(), name);
-        let working = worker.working(line);
+        let working = start(move || worker.batch(NOW, line));
         let seen = of(&rig.look(), name);
-        assert!(first <= seen && seen <= end, "{first}, then {seen}");
         working.join().unwrap();
-        assert_eq!(of(&rig.look(), name), end);
+        let end = of(&rig.look(), name);
+        assert!(first <= seen && seen <= end && first < end, "{first}, then {seen}, then {end}");
+        *tells.lock().unwrap() = end;
     });
+    *told.lock().unwrap()
+}
+
+#[test]
+fn a_native_bucket_is_never_ahead_of_the_count_it_belongs_to() {
+    assert_eq!(is_read_whole(2, &[], "h:1|h", "h:1|h"), 2.0);
 }
 
 #[test]
 fn a_native_histogram_is_read_whole_while_its_buckets_become_wider() {
     // Neighbours at first, which become one.
-    is_read_whole(1, &["observer.native_max_buckets=2"], "h:1.25:1.35|h", &["h:1.15|h"], 3.0);
+    let end = is_read_whole(1, &["observer.native_max_buckets=2"], "h:1.25:1.35|h", "h:1.15|h");
+    assert_eq!(end, 3.0);
 }
 
 #[test]
 fn a_summary_is_read_whole_while_it_outgrows_its_series() {
-    is_read_whole(1, &[], "s:1:2|h", &["s:4|h"], 3.0);
+    assert_eq!(is_read_whole(1, &[], "s:1:2|h", "s:4|h"), 3.0);
 }
 
 #[test]
-fn a_set_is_read_whole_while_members_come() {
-    is_read_whole(3, &[], "u:1|s", &["u:2|s"], 2.0);
+fn a_set_is_read_whole_while_its_list_becomes_registers() {
+    // Four members are listed; the fifth has registers written over them.
+    let register = |member: &u64| distinct::place(xxh64(member.to_string().as_bytes(), 0), 16).0;
+    let mut members: Vec<u64> = Vec::new();
+    for member in 0.. {
+        if members.iter().all(|other| register(other) != register(&member)) {
+            members.push(member);
+        }
+        if members.len() == 5 {
+            break;
+        }
+    }
+    let lines: Vec<String> = members.iter().map(|member| format!("u:{member}|s")).collect();
+    let [before, line] = [lines[..4].join("\n"), lines[4].clone()].map(|text| &*text.leak());
+    let end = is_read_whole(1, &[], before, line);
+    assert!((4.0..=7.0).contains(&end), "{end}");
 }
 
 #[test]
@@ -258,23 +283,39 @@ fn a_reload_that_makes_a_family_anew_leaves_the_others_and_the_next_in_its_cells
     let (before, after) = (rules(0, &[]), rules(1, &["observer.buckets=[1,2]"]));
     in_every_order(2, move || {
         let rig = Rig::new(&before, 2);
-        let workers = [0, 1].map(|n| rig.worker(n, "h:1|h\nc:1|c"));
-        let [first, second] = workers;
-        let working = [first.working(&["h:1|h\nc:1|c"]), second.working(&["h:1|h\nc:1|c"])];
+        let [first, mut second] = [0, 1].map(|n| rig.worker(n, "h:1|h\nc:1|c"));
+        let working = first.working(&["h:1|h\nc:1|c"]);
         rig.rules.store(after.clone());
+        second.batch(NOW, "h:1|h\nc:1|c");
         rig.sweep(1);
-        let [mut first, _] = working.map(|it| it.join().unwrap());
-        // Everybody goes by the new rules from here on.
+        second.batch(NOW, "i:1|h");
+        let mut first = working.join().unwrap();
         first.batch(NOW, "h:1|h\nc:1|c");
         let seen = rig.look();
-        assert_eq!(of(&seen, "c"), 7.0);
+        assert_eq!((of(&seen, "c"), of(&seen, "i")), (7.0, 1.0));
         // What a worker that is at a datagram records for the old family goes with that.
-        assert!((1.0..=3.0).contains(&of(&seen, "h")), "{seen:?}");
+        assert!((2.0..=3.0).contains(&of(&seen, "h")), "{seen:?}");
         rig.sweep(3);
         assert_eq!(rig.went(ExpiryCause::Reload), 1.0);
-        first.batch(NOW, "i:1|h\nj:1|c\nk:1|c\nl:1|c");
+        first.batch(NOW, "j:1|h\nk:1|c\nl:1|c\nm:1|c");
         let seen = rig.look();
-        assert!(["i", "j", "k", "l"].iter().all(|name| of(&seen, name) == 1.0), "{seen:?}");
+        assert!(["i", "j", "k", "l", "m"].iter().all(|name| of(&seen, name) == 1.0), "{seen:?}");
+    });
+}
+
+#[test]
+fn a_worker_that_still_goes_by_old_rules_does_not_undo_what_new_ones_made() {
+    let (before, after) = (rules(0, &[]), rules(1, &["observer.buckets=[1,2]"]));
+    in_every_order(2, move || {
+        let rig = Rig::new(&before, 2);
+        let [first, mut second] = [0, 1].map(|n| rig.worker(n, ""));
+        let working = first.working(&["h:1|h"]);
+        rig.rules.store(after.clone());
+        second.batch(NOW, "h:1|h");
+        working.join().unwrap();
+        second.batch(NOW, "h:1|h");
+        let seen = rig.look();
+        assert!((2.0..=3.0).contains(&of(&seen, "h")), "{seen:?}");
     });
 }
 
