@@ -46,15 +46,15 @@ impl<T> Asked<T> {
 
     /// The weightiest wish, which the worker takes up; [`STOP`] stays.
     ///
-    /// Taken before it is obeyed, and not behind that: what is asked for meanwhile is asked for again so. A load as long
-    /// as there is nothing. `Relaxed` is enough: what a wish to change stands for is under its lock, and was put there
+    /// Taken before it is obeyed, and not behind that: what is asked for meanwhile is found again so. A load as long as
+    /// there is nothing. `Relaxed` is enough: what a wish to change stands for is under its lock, and was put there
     /// before the wish was made.
     pub fn take(&self) -> u8 {
         let taken = |wish| matches!(wish, CHANGE | EMPTY).then_some(NOTHING);
         self.wish.fetch_update(Relaxed, Relaxed, taken).unwrap_or_else(|wish| wish)
     }
 
-    /// What is to be gone over to, once. To be asked for whatever the wish is, as a weightier one covers that to change.
+    /// What is to be gone over to, once. To be asked for whatever the wish: a weightier one covers that to change.
     pub fn next(&self) -> Option<T> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

@@ -67,8 +67,8 @@ impl Control {
         self.ask(STOP);
     }
 
-    /// Asks it to read `socket` from now on. What its old one holds is taken, and what is sent to that fails from then on,
-    /// so that senders look for it anew. For a worker of datagrams of a unix socket.
+    /// Asks it to read `socket` from now on. What its old one holds is taken, and what is sent to that fails from then
+    /// on, so that senders look for it anew. For a worker of datagrams of a unix socket.
     pub fn change_to(&self, socket: OwnedFd) {
         self.asked.change_to(socket);
         self.wake();

@@ -1,7 +1,8 @@
 //! What threads share, tried in every order of them by `loom`, and under stress.
 //!
-//! Every place where two threads touch the same memory without a lock around it, and every lock that more hangs on than
-//! what it guards. What tries it: `rounds`, `whole`, `told` here, in every order; `stress` and `reloads`, on real threads.
+//! Every place where two threads touch the same memory without a lock around it, and every lock that more hangs on
+//! than what it guards. What tries it: `rounds`, `whole` and `told`, in every order; `stress` and `reloads`, on real
+//! threads.
 //!
 //! | what | who writes, who reads | why its ordering is enough | tried by |
 //! |---|---|---|---|
@@ -23,7 +24,26 @@
 //! | `expose::lifecycle`, `expose::http` | the main thread's tasks | phase and tickets by read-modify-write; what they see is on one thread | their own tests |
 //! | `insight::heavy`, `telemetry::refusals`, quotas | workers; scrapes | a lock that a worker holds or tries for a moment; `governor`'s own | their own tests |
 //!
-//! In the models preemptions are bounded, to three or four in `rounds` and `told`, one or two in `whole`. Loom knows sequential consistency of fences alone, and does not see into `arc-swap` and other crates.
+//! In the models preemptions are bounded, to three or four in `rounds` and `told`, to one or two in `whole`. Loom knows
+//! sequential consistency of fences alone, and does not see into `arc-swap` and other crates.
+//!
+//! Faults that were put into the program by hand, and which model said so:
+//!
+//! | what was broken | what failed |
+//! |---|---|
+//! | rounds: either fence left out; marks stored `Relaxed` | four of `rounds`, or three |
+//! | sweep: does not wait for workers | `a_series_that_expires_..`, `the_cells_of_a_series_that_expired_..` |
+//! | sweep: no second look before it removes; cells not cleared | `a_series_that_expires_..` |
+//! | pipeline: forgets nothing; says that it sleeps before it records | `a_series_that_expires_..` |
+//! | pipeline: remembers identities over a reload | `a_reload_that_makes_a_family_anew_..` |
+//! | cells: a gauge changed by a load and a store | `no_change_of_a_gauge_is_lost_..` |
+//! | sketch: a fence left out, in `change` or `steady`; version stored or loaded `Relaxed` | `a_summary_..`, `a_native_histogram_..` |
+//! | bins: a weight stored `Relaxed` | `a_native_bucket_is_never_ahead_..` |
+//! | record: the native bucket before the count | `a_native_histogram_is_read_whole_..` |
+//! | asked: a wish taken behind its obeying | `no_wish_to_a_worker_is_lost_..` |
+//! | asked: emptied stored `Relaxed` | `who_sees_a_socket_emptied_..` |
+//! | log: the line that tells of lost ones needs room as others do | `each_line_of_the_log_..` |
+//! | users: a slice's number stored or loaded `Relaxed` | `a_slice_of_users_..` |
 
 #![allow(
     clippy::unwrap_used,
@@ -38,8 +58,8 @@ mod stress;
 mod told;
 mod whole;
 
-/// Runs a test in every order in which threads are interrupted no more than this often, with every value that their loads
-/// may give.
+/// Runs a test in every order in which threads are interrupted no more than this often, with every value that their
+/// loads may give.
 fn in_every_order(interruptions: usize, test: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(interruptions);

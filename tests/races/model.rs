@@ -1,5 +1,5 @@
-//! The modules that threads share memory in, from the very files of the program, over `loom`: which runs the threads of a
-//! test in one order after the other, with every value that an atomic load may give.
+//! The modules that threads share memory in, from the very files of the program, over `loom`: which runs the threads of
+//! a test in one order after the other, with every value that an atomic load may give.
 //!
 //! All other modules are those of the program; what they share among threads is not tried here.
 

@@ -1,9 +1,9 @@
-//! All at once, on real threads: workers record, rules are swapped, idle series go, and three scrapers read, one in each
-//! format.
+//! All at once, on real threads: workers record, rules are swapped, idle series go, and three scrapers read, one in
+//! each format.
 //!
-//! In rounds: in each, every thread does its share beside the others, however long it takes. Behind a round nobody is at
-//! work, and all sums are exact. Between rounds and within them, what must only rise only rises, and each scrape is right
-//! in itself.
+//! In rounds: in each, every thread does its share beside the others, however long it takes. Behind a round nobody is
+//! at work, and all sums are exact. Between rounds and within them, what must only rise only rises, and each scrape is
+//! right in itself.
 //!
 //! Thirty rounds in the suite. `STATSIEVE_STRESS_SECONDS=600` goes on for as long; `STATSIEVE_STRESS_SEED` has a run
 //! sends what another sent, whose seed is printed.

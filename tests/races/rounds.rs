@@ -1,6 +1,6 @@
-//! The rounds of forgetting alone: workers that remember series against a sweep that takes them away. The rounds are those
-//! of the program; the store around them is the least that shows what they are for, step by step as `aggregate` and
-//! `pipeline` do it, so that more interruptions can be tried than of the whole ([`super::whole`]).
+//! The rounds of forgetting alone: workers that remember series against a sweep that takes them away. The rounds are
+//! those of the program; the store around them is the least that shows what they are for, step by step as `aggregate`
+//! and `pipeline` do it, so that more interruptions can be tried than of the whole ([`super::whole`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
