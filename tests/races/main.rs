@@ -44,6 +44,9 @@
 //! | asked: emptied stored `Relaxed` | `who_sees_a_socket_emptied_..` |
 //! | log: the line that tells of lost ones needs room as others do | `each_line_of_the_log_..` |
 //! | users: a slice's number stored or loaded `Relaxed` | `a_slice_of_users_..` |
+//!
+//! Put in and seen by none: a replaced family buried before all have forgotten it; old rules that make a family anew; of
+//! sets, a fence of their sketch left out.
 
 #![allow(
     clippy::unwrap_used,
