@@ -348,7 +348,7 @@ fn a_new_series_that_waits_for_a_reader_is_known_to_wait() {
         let reader = bench.store.read();
         let placed = scope.spawn(|| bench.place("a", Kind::Counter, ""));
         while !bench.store.is_wanted() {
-            std::thread::yield_now();
+            yield_now();
         }
         assert!(reader.families().is_empty());
         drop(reader);
