@@ -607,6 +607,8 @@ impl Stages {
             resolved.map_err(|refusal| refusal.reason).and_then(|kind| self.find(rules, line, sample, kind, sight));
         let (outcome, overflow, family, again) = match found {
             Ok(placed) => (Ok(placed.place), placed.overflow, placed.family, placed.again),
+            // A gauge at a limit, or a name past that on families: one day there may be room.
+            Err(DropReason::Cardinality) => (Err(DropReason::Cardinality), false, 0, Retry::NowAndThen),
             Err(reason) => (Err(reason), false, 0, Retry::Never),
         };
         let again_at = match again {

@@ -246,10 +246,14 @@ impl Tables {
         if wanted.generation <= family.generation {
             return false;
         }
-        family.generation = wanted.generation;
         let (is, will_be) = (family.kind(), wanted.shape.kind());
         let is_same_type = is == will_be || (is.is_observer() && will_be.is_observer());
-        if !is_same_type || family.shape == *wanted.shape {
+        // A sample of another type is refused, and says nothing of what this family should be.
+        if !is_same_type {
+            return false;
+        }
+        family.generation = wanted.generation;
+        if family.shape == *wanted.shape {
             return false;
         }
         self.counts.families -= 1;

@@ -26,6 +26,7 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 pub use self::body::connection_bytes;
@@ -227,6 +228,15 @@ pub async fn serve(listener: TcpListener, state: Arc<State>) -> io::Result<()> {
     // Those that outlast the grace are cut off with the runtime.
     _ = tokio::time::timeout(STOP_GRACE, state.places.emptied()).await;
     Ok(())
+}
+
+/// Serves what comes over `stream`, in place of a connection from `peer` that was accepted, to its end: for who has no
+/// socket, as tests have none. HTTP/1.1 without TLS, and never told to leave for another.
+pub async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<State>, peer: Option<IpAddr>) {
+    let place = state.places.take(|| usize::MAX, state.answer_grace, || ()).await;
+    let _held = state.places.hold(place.clone());
+    let client = Client { peer, is_encrypted: false, is_known: false };
+    connection::over_http1(stream, Arc::clone(&state), client, &place).await;
 }
 
 /// The next connection. Failures are counted and waited out, since without descriptors each try fails at once.

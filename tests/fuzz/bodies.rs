@@ -4,24 +4,28 @@
 //! Not here: which bytes (`corpus`, `regressions`, the fuzzer).
 //! Always: the same bytes take the same way, but for the seeds of hashes, which decide no answer.
 
+#[path = "bodies/http.rs"]
+mod http;
+#[path = "bodies/model.rs"]
+mod model;
+#[path = "bodies/pipeline.rs"]
+mod pipeline;
 #[allow(dead_code, reason = "the property tests use more of it")]
 #[path = "../properties/reader.rs"]
 mod reader;
 #[allow(dead_code, reason = "the property tests use more of it")]
 #[path = "../properties/rig.rs"]
 mod rig;
+#[path = "bodies/terms.rs"]
+mod terms;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::LazyLock;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use arbitrary::Unstructured;
 use statsieve::config::convert::to_toml;
 use statsieve::config::{Config, Format, Sources, load};
-use statsieve::expose::negotiate::{Coding, coding, format};
 use statsieve::listen::frame::{Framing, MOST_FRAME_BYTES, Piece};
 use statsieve::model::{DropReason, SampleType};
 use statsieve::parse::message::{is_message, message as read_message};
@@ -325,35 +329,9 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// The first byte chooses formats, a line of `Accept` and one of `Accept-Encoding` follow.
+/// The first byte chooses settings; a line of `Accept` and one of `Accept-Encoding` follow, or what a client sends.
 pub fn http(data: &[u8]) {
-    let [choice, text @ ..] = data else { return };
-    let Ok(text) = std::str::from_utf8(text) else { return };
-    let (accept, accept_encoding) = text.split_once('\n').unwrap_or((text, ""));
-    let all = [Format::Text, Format::OpenMetrics, Format::Protobuf];
-    let mut formats: Vec<Format> =
-        (0..3).filter(|at| choice >> at & 1 == 1).map(|at| all[(at + usize::from(choice >> 3)) % 3]).collect();
-    if choice & 128 != 0 {
-        formats.reverse();
-    }
-    let (chosen, asked) = (format(accept, &formats), accept.to_ascii_lowercase());
-    assert!(chosen.format == Format::Text || formats.contains(&chosen.format), "{chosen:?} of {formats:?}");
-    let offers_text = formats.contains(&Format::Text);
-    match chosen.format {
-        Format::Protobuf => assert!(asked.contains("application/vnd.google.protobuf"), "{accept:?}"),
-        // A quality of zero may rule text out.
-        Format::OpenMetrics if offers_text && !asked.contains("q=0") => {
-            assert!(asked.contains("application/openmetrics-text"), "{accept:?}");
-        }
-        _ => {}
-    }
-    assert!(chosen.content_type().bytes().all(|byte| (b' '..=b'~').contains(&byte)), "a legal header");
-    let asked = accept_encoding.to_ascii_lowercase();
-    match coding(accept_encoding) {
-        Some(Coding::Identity) => {}
-        Some(Coding::Gzip | Coding::GzipOnly) => assert!(asked.contains("gzip") || asked.contains('*'), "{asked:?}"),
-        None => assert!(asked.contains("identity") || asked.contains('*'), "{asked:?}"),
-    }
+    http::http(data);
 }
 
 /// The first byte chooses settings, datagrams follow with a zero byte between them: all formats say the same.
@@ -383,98 +361,8 @@ pub fn scrapes(data: &[u8]) -> [String; 2] {
         .map(|format| rig.text(format) + if format == Format::Text { "" } else { "# EOF\n" })
 }
 
-/// What the whole pipeline is run under; a reload goes from one to another.
-static LIMITS: LazyLock<Vec<Config>> = LazyLock::new(|| {
-    let sets: [&[&str]; 3] = [
-        &["cardinality.max_series=30", "cardinality.max_series_per_family=20", "cardinality.max_families=3"],
-        &["cardinality.max_series=60", "cardinality.idle_ttl=3s", "cardinality.identity_cache_bytes=65536"],
-        &["labels.max_values=3", "cardinality.idle_ttl=1s"],
-    ];
-    sets.iter().map(|set| rig::config(set)).collect()
-});
-
-/// Sums by family: what was sent, less what was dropped and what went with idle series.
-#[derive(Default)]
-struct Model(BTreeMap<String, f64>);
-
-/// The sums of counters and observers by family, out of a scrape.
-fn sums(rig: &Rig) -> BTreeMap<String, f64> {
-    let mut sums = BTreeMap::new();
-    for ((name, _), value) in reader::read(&rig.text(Format::Text), Format::Text).samples {
-        if let Some(family) = name.strip_suffix("_total").or(name.strip_suffix("_sum")) {
-            *sums.entry(family.to_owned()).or_insert(0.0) += value;
-        }
-    }
-    sums
-}
-
-impl Model {
-    fn compare(&self, rig: &Rig) {
-        let found = sums(rig);
-        for (family, expected) in &self.0 {
-            assert_eq!(found.get(family).unwrap_or(&0.0), expected, "{family}");
-        }
-        assert!(found.iter().all(|(family, sum)| *sum == 0.0 || self.0.contains_key(family)), "{found:?}");
-    }
-
-    /// A sweep takes series, and says so; nothing else changes a sum.
-    fn sweep(&mut self, rig: &Rig, now: Duration) {
-        let expired = || rig.books.expired.iter().map(|count| count.load(Relaxed)).sum::<u64>();
-        let before = expired();
-        rig.sweep(now);
-        if expired() == before {
-            return self.compare(rig);
-        }
-        let left = sums(rig);
-        for (family, sum) in &mut self.0 {
-            let left = left.get(family).copied().unwrap_or_default();
-            assert!(left <= *sum, "{family}: {left} of {sum} is left");
-            *sum = left;
-        }
-    }
-}
-
-/// Several workers, sweeps, reloads and scrapes in any order, against sums that a map holds.
+/// Several workers, sweeps, reloads and scrapes in any order, against a model of plain maps.
 pub fn pipeline(data: &[u8]) {
-    let mut bytes = Unstructured::new(data);
-    _ = play(&mut bytes);
-}
-
-fn play(bytes: &mut Unstructured<'_>) -> arbitrary::Result<()> {
-    let workers = bytes.int_in_range(1..=3)?;
-    let mut rig = Rig::of(bytes.choose(&LIMITS)?, workers);
-    let (mut model, mut now) = (Model::default(), Duration::from_secs(1));
-    for _ in 0..200 {
-        if bytes.is_empty() {
-            break;
-        }
-        match bytes.int_in_range(0..=9)? {
-            0 => {
-                now += Duration::from_millis(bytes.int_in_range(0..=4000)?);
-                model.sweep(&rig, now);
-            }
-            1 => rig.reload(bytes.choose(&LIMITS)?),
-            2 => model.compare(&rig),
-            // A worker without traffic passes a batch boundary too.
-            3 => rig.batch(bytes.int_in_range(0..=2)?, now, b""),
-            _ => {
-                let kind = *bytes.choose(&["c", "h", "g", "s"])?;
-                let name = format!("{kind}{}", bytes.int_in_range(0..=3)?);
-                let (tag, value) = (bytes.int_in_range(0..=40)?, bytes.int_in_range(1..=9)?);
-                let turn = bytes.int_in_range(0..=2)?;
-                let before = rig.tally();
-                rig.batch(turn, now, format!("{name}:{value}|{kind}|#k:{tag},user_id:{value}").as_bytes());
-                let after = rig.tally();
-                let is_recorded = recorded(&after) - recorded(&before);
-                let refused = after.dropped_for(DropReason::Cardinality) - before.dropped_for(DropReason::Cardinality);
-                assert_eq!(is_recorded + refused, 1, "recorded, or refused by a limit: {name}");
-                if is_recorded == 1 && matches!(kind, "c" | "h") {
-                    *model.0.entry(name).or_default() += f64::from(value);
-                }
-            }
-        }
-    }
-    model.compare(&rig);
-    all_formats(&rig);
-    Ok(())
+    // Bytes that end in the middle of a step end the play there.
+    _ = pipeline::play(&mut Unstructured::new(data));
 }

@@ -52,7 +52,7 @@ pub(crate) const SETTINGS: &[&[&str]] = &[
 pub(crate) struct Rig {
     pub(crate) books: Arc<SeriesBooks>,
     rules: Arc<ArcSwap<Rules>>,
-    store: Arc<Store>,
+    pub(crate) store: Arc<Store>,
     workers: Vec<Pipeline>,
 }
 

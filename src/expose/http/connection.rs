@@ -102,7 +102,8 @@ async fn shake_hands(stream: TcpStream, stalled: Duration, config: Arc<ServerCon
     TlsAcceptor::from(config).accept(limited(stream, stalled)).await
 }
 
-async fn over_http1(
+/// Serves HTTP/1.1 over a stream, whatever that is.
+pub(super) async fn over_http1(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     state: Arc<State>,
     client: Client,
