@@ -3,6 +3,12 @@
 //! In: any bytes. Out: nothing, or a panic that says what did not hold.
 //! Not here: which bytes (`corpus`, `regressions`, the fuzzer).
 //! Always: the same bytes take the same way, but for the seeds of hashes, which decide no answer.
+//!
+//! What was broken in one line, and the target whose kept inputs said so in the replay, within seconds: a count of two
+//! for one value in `parse::glance` (`line`, 82 inputs); a quote left as it is in `map::labels::escape` (`exposition`,
+//! 28); lengths of three digits refused in `parse::message` (`message`); every peer taken for the loopback in
+//! `expose::http` (`http`); a series removed though it was used since in `aggregate::sweep` (`pipeline`). A byte more
+//! held by `listen::frame` is not seen: who reads lines has the same limit.
 
 #[path = "bodies/http.rs"]
 mod http;
