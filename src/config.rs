@@ -52,6 +52,11 @@ pub struct Loaded {
     waiting: Vec<(usize, String)>,
 }
 
+/// Every key with what it accepts, in words; `*` stands for an index, or for a name that the user chooses.
+pub fn accepted() -> impl Iterator<Item = (&'static str, &'static str)> {
+    keys::KEYS.iter().copied()
+}
+
 /// Reads the defaults, the file over them and the overrides over both.
 ///
 /// # Errors

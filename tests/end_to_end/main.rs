@@ -14,6 +14,8 @@
 mod harness;
 #[path = "../exposition/lint.rs"]
 mod lint;
+#[path = "../files/promise.rs"]
+mod promise;
 
 mod backpressure;
 mod books;
@@ -31,6 +33,7 @@ mod hostile;
 mod http_trouble;
 mod idle;
 mod insight;
+mod interface;
 mod kernel_drops;
 mod limits;
 mod load;

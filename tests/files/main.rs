@@ -13,7 +13,9 @@ use statsieve::config::{self, BucketMethod, Loaded, Problems, Sources};
 
 mod dashboards;
 mod deploy;
+mod interface;
 mod mapping;
+mod promise;
 mod rules;
 
 fn data() -> PathBuf {
