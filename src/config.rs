@@ -129,16 +129,34 @@ impl Config {
         load(&Sources::default()).expect("the built-in defaults pass their checks; a test loads them").config
     }
 
-    /// Notes for whoever reviews the configuration: what can be reached from elsewhere.
+    /// Notes for whoever reviews the configuration: what can be reached from elsewhere, and what to do.
     pub fn exposures(&self) -> Vec<String> {
         let addresses = [
             ("listen.udp", self.listen.udp.as_ref()),
             ("listen.tcp", self.listen.tcp.as_ref()),
             ("http.listen", Some(&self.http.listen)),
         ];
-        let open =
-            addresses.iter().filter_map(|(key, address)| Some((key, address.filter(|it| !syntax::is_loopback(it))?)));
-        open.map(|(key, address)| format!("{key}: {address} can be reached from other machines")).collect()
+        let open = addresses.iter().filter_map(|(key, address)| self.exposure(key, address.as_ref()?));
+        open.collect()
+    }
+
+    /// The same for one address, which the configuration or a service manager gives for `key`; `None` on the loopback.
+    pub fn exposure(&self, key: &str, address: &str) -> Option<String> {
+        let advice = match (key, &self.http.web_config_file) {
+            ("http.listen", None) => {
+                "whoever reaches it reads all metrics: take the loopback, let only Prometheus through, or ask for a \
+                 password or a certificate by http.web_config_file"
+            }
+            ("http.listen", Some(_)) => {
+                "whoever reaches it reads all metrics, unless http.web_config_file asks for a password or a certificate"
+            }
+            _ => {
+                "whoever reaches it can write any metric, since StatsD has no passwords: take the loopback or a unix \
+                 socket, or let only the bot through"
+            }
+        };
+        let is_open = !syntax::is_loopback(address);
+        is_open.then(|| format!("{key}: {address} can be reached from other machines; {advice}"))
     }
 
     /// The same: rules without effect.

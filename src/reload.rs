@@ -94,7 +94,10 @@ impl InForce {
             self.telemetry.reload_failed();
             error!(problems = problems.count(), "configuration refused, the one before stays: {problems}");
         })?;
+        // Of what is open already hears who listens to this.
+        let mut open = loaded.config.exposures();
         let restart = keep_what_needs_a_restart(&mut loaded.config, &before.config);
+        open.retain(|line| restart.iter().any(|key| line.starts_with(key)));
         loaded.hold_back(&before, &restart);
         let rules = rules(&loaded.config, Some((&before.config, &self.rules.load())), self.telemetry.relay());
         let rules = match rules {
@@ -118,6 +121,9 @@ impl InForce {
         info!(hash = loaded.hash, "configuration read again and in force");
         if !restart.is_empty() {
             warn!(keys = restart.join(" "), "a change of these keys needs a restart");
+        }
+        if self.preset.is_none() {
+            open.iter().for_each(|line| warn!("after a restart {line}"));
         }
         self.loaded.store(Arc::new(loaded));
         Ok(restart)

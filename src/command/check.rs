@@ -270,7 +270,8 @@ mod tests {
         assert_eq!(code, OK);
         for line in [
             "read: the built-in defaults, under 4 overrides",
-            "note: listen.udp: 0.0.0.0:8125 can be reached from other machines",
+            "note: listen.udp: 0.0.0.0:8125 can be reached from other machines; whoever reaches it can write any metric, \
+             since StatsD has no passwords: take the loopback or a unix socket, or let only the bot through",
             "note: bucketing.0.tags: \"user_id\" never arrives, labels.drop takes it out (\"user*\")",
             "note: sampling.rate: has no effect unless sampling.mode is \"fixed\"",
         ] {

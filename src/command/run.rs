@@ -5,6 +5,7 @@
 //! see the result; a worker that fails ends the process with an error, so that a supervisor starts it anew.
 
 use std::io;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -100,10 +101,6 @@ pub(super) fn run_loaded(
 ) -> u8 {
     let follow = log::start(&loaded.config);
     introduce(&loaded);
-    // What another program leaves open as well, whoever runs it knows.
-    if preset.is_none() {
-        loaded.config.exposures().iter().for_each(|open| warn!("{open}"));
-    }
     tell(&loaded);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -138,6 +135,16 @@ pub(super) fn tell(loaded: &Loaded) {
     for remark in loaded.config.remarks() {
         warn!("{remark}");
     }
+}
+
+/// Warns of what is bound where other machines reach it, whoever has bound it.
+fn tell_of_open(config: &Config, addresses: &[(Listener, String)], http: SocketAddr) {
+    let lines = addresses.iter().filter_map(|(kind, address)| match kind {
+        Listener::Udp => config.exposure("listen.udp", address),
+        Listener::Tcp => config.exposure("listen.tcp", address),
+        Listener::UnixDatagram | Listener::UnixStream => None,
+    });
+    lines.chain(config.exposure("http.listen", &http.to_string())).for_each(|open| warn!("{open}"));
 }
 
 /// Tells the own metrics what memory `config` can lead to, and the log if the process may not have that much.
@@ -214,6 +221,8 @@ async fn serve(
     if refused {
         telemetry.config_refused();
     }
+    // What another program leaves open as well, whoever runs it knows.
+    let tells_of_open = preset.is_none();
     let in_force = InForce::new(sources, loaded, rules.clone(), store.clone(), telemetry.clone());
     let mut in_force = in_force.over(preset);
 
@@ -253,8 +262,12 @@ async fn serve(
     let state_told = Arc::new(OnceLock::<Arc<http::State>>::new());
     in_force.tell({
         let (state, telemetry, reloaded) = (state_told.clone(), telemetry.clone(), reloaded.clone());
+        let addresses = addresses.clone();
         move |config| {
             follow(config);
+            if tells_of_open {
+                tell_of_open(config, &addresses, http);
+            }
             reloaded.notify_one();
             telemetry.set_level(config.telemetry.own_metrics);
             telemetry.set_relay_targets(&config.relay.targets);
@@ -297,6 +310,9 @@ async fn serve(
             }
             _ => info!(listener = kind.label(), address, "listening"),
         }
+    }
+    if tells_of_open {
+        tell_of_open(config, &addresses, http);
     }
     info!(listener = "http", address = %http, "listening");
     let mut server = tokio::spawn(http::serve(listener, state));

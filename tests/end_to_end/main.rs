@@ -26,6 +26,7 @@ mod dashboards;
 mod deploy;
 mod drop_in;
 mod exposition;
+mod exposure;
 mod fleet;
 mod flood;
 mod ground_truth;
