@@ -141,10 +141,12 @@ impl TagRules {
     }
 
     /// A line, good or bad, as a person may see it: what stands behind the name of a bucketed tag is struck out, in
-    /// every dialect. Bytes that are no UTF-8 are replaced.
+    /// every dialect, and so are members of sets and the words of events and service checks. Bytes that are no UTF-8 are
+    /// replaced.
     ///
-    /// Reads no more than the first `most` bytes. Allocates.
+    /// Shows no more than the first `most` bytes. Allocates.
     pub fn struck(&self, line: &[u8], most: usize) -> String {
+        let line = without_words(line, most);
         let line = &line[..line.len().min(most)];
         let mut out = Vec::with_capacity(line.len());
         let (mut key, mut copied, mut at) = (0, 0, 0);
@@ -304,6 +306,45 @@ impl Pattern {
             }
         }
     }
+}
+
+/// A line without what is sent to be counted or read and not to tell series apart: members of sets, title and text of
+/// events, messages of service checks.
+fn without_words(line: &[u8], most: usize) -> Vec<u8> {
+    const STRUCK: &[u8] = "\u{2026}".as_bytes();
+    let find = |byte| memchr(byte, line);
+    if line.starts_with(b"_e{") {
+        let head = find(b':').map_or(3, |colon| colon + 1);
+        return [&line[..head.min(most)], STRUCK].concat();
+    }
+    if line.starts_with(b"_sc|") {
+        let end = memchr::memmem::find(line, b"|m:").map(|at| at + 3);
+        return end.map_or_else(|| line.to_vec(), |end| [&line[..end], STRUCK].concat());
+    }
+    let Some(colon) = find(b':') else { return line.to_vec() };
+    if line.len() > most && find(b'|').is_none() {
+        // Too long, and of which type nobody can tell.
+        return [&line[..=colon], STRUCK].concat();
+    }
+    let mut out: Vec<u8> = Vec::with_capacity(line.len());
+    let mut parts = line.split(|byte| *byte == b'|').peekable();
+    let mut is_first = true;
+    while let Some(part) = parts.next() {
+        if !is_first {
+            out.push(b'|');
+        }
+        let is_member = parts.peek().is_some_and(|kind| *kind == b"s" || kind.starts_with(b"s:"));
+        let value = memchr(b':', part).filter(|_| is_member);
+        match value {
+            Some(at) => {
+                out.extend_from_slice(&part[..=at]);
+                out.extend_from_slice(STRUCK);
+            }
+            None => out.extend_from_slice(part),
+        }
+        is_first = false;
+    }
+    out
 }
 
 #[cfg(test)]

@@ -143,6 +143,8 @@ pub struct Mapper {
     rules: Rules,
     /// What each rule decides.
     terms: Vec<Terms>,
+    /// What each rule matches, as it is written.
+    patterns: Vec<String>,
     /// What holds for names without a rule.
     unmapped: Terms,
     /// Whether any rule scales.
@@ -172,6 +174,7 @@ impl Mapper {
         Self {
             rules: Rules::new(&mapping.rules),
             terms: terms.collect(),
+            patterns: mapping.rules.iter().map(|rule| rule.pattern.as_str().to_owned()).collect(),
             unmapped,
             scales: mapping.rules.iter().any(|rule| rule.scale.is_some()),
             taken: if config.telemetry.statsd_exporter_metrics { &STATSD_EXPORTER_PREFIXES } else { &[] },
@@ -204,6 +207,29 @@ impl Mapper {
     /// What a rule decides, by its place; without one, what holds for all other names.
     pub fn terms(&self, rule: Option<u32>) -> &Terms {
         rule.map_or(&self.unmapped, |rule| &self.terms[rule as usize])
+    }
+
+    /// A name as a help text shows it: what is said of many names shows what a rule matches, and no name of a user.
+    pub fn shown<'a>(&'a self, rule: Option<u32>, written: &'a str) -> &'a str {
+        rule.map_or(written, |rule| &self.patterns[rule as usize])
+    }
+
+    /// What stands for a raw name where a person may see it, if a mapping rule takes a user out of it. Slow.
+    pub fn stands_for(&self, tags: &TagRules, raw: &[u8]) -> Option<&str> {
+        let mut scratch = Scratch::default();
+        let of = |kind, scratch: &mut Scratch| {
+            let found = self.rules.find(kind, raw, scratch)?;
+            let mut has_user = false;
+            found.labels(&mut Vec::new(), |label, _, _| {
+                has_user |= matches!(tags.action_as_exposed(label.as_bytes()), TagAction::Bucket(_));
+            });
+            has_user.then_some(found.rule)
+        };
+        // A line that is refused may not say which type it has.
+        let rule = [MetricType::Counter, MetricType::Gauge, MetricType::Observer]
+            .into_iter()
+            .find_map(|kind| of(kind, &mut scratch))?;
+        Some(&self.patterns[rule as usize])
     }
 
     /// Finds name and labels of a sample, into `out`; `rules` is what its identity was made with.

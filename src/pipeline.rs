@@ -400,7 +400,15 @@ impl Stages {
 
     #[cold]
     fn note_now(&self, rules: &Rules, text: &[u8], reason: DropReason) {
-        self.refusals.note(self.now, reason, rules.tags.struck(text, 2 * refusals::MAX_BYTES));
+        let name = &text[..text.iter().position(|byte| b":,#[| ".contains(byte)).unwrap_or(text.len())];
+        let shown = match rules.mapper.stands_for(&rules.tags, name) {
+            Some(pattern) => {
+                let line = [pattern.as_bytes(), &text[name.len()..]].concat();
+                rules.tags.struck(&line, 2 * refusals::MAX_BYTES)
+            }
+            None => rules.tags.struck(text, 2 * refusals::MAX_BYTES),
+        };
+        self.refusals.note(self.now, reason, shown);
     }
 
     /// The same under sampling: draws for a line before it is read, where it is one that may be left out.
@@ -644,7 +652,7 @@ impl Stages {
         let Resolved { name, labels, rule, .. } = &mut self.resolved;
         let wanted = Wanted {
             name: text(name),
-            written: text(&written),
+            written: rules.mapper.shown(*rule, text(&written)),
             help: rules.mapper.terms(*rule).help.as_deref(),
             shape: rules.shape(kind, *rule),
             sample: Some(sample.kind),

@@ -165,10 +165,20 @@ fn what_a_person_sees_of_a_line_holds_no_value_of_a_bucketed_tag() {
         ("hello user_id=42", "hello user_id=\u{2026}"),
         ("a:1|c|#user_id:", "a:1|c|#user_id:\u{2026}"),
         ("user:42|c|#my_user_id:1", "user:42|c|#my_user_id:1"),
+        ("users:42|s|#le:1", "users:\u{2026}|s|#le:1"),
+        ("users,k=v:4:2|s", "users,k=v:\u{2026}|s"),
+        ("a:1|c:42|s", "a:1|c:\u{2026}|s"),
+        ("a:1|s:2|c", "a:\u{2026}|s:2|c"),
+        ("_e{5,4}:user 42|left|#k:v", "_e{5,4}:\u{2026}"),
+        ("_e{user 42", "_e{\u{2026}"),
+        ("_sc|db|9|#user_id:42|m:of user 42", "_sc|db|9|#user_id:\u{2026}|m:\u{2026}"),
         ("", ""),
     ] {
         assert_eq!(rules.struck(line.as_bytes(), 512), shown, "{line:?}");
     }
     assert_eq!(rules.struck(b"a\xff:1|c|#user_id:42", 512), "a\u{fffd}:1|c|#user_id:\u{2026}");
     assert_eq!(rules.struck(b"a:1|c|#user_id:42", 16), "a:1|c|#user_id:\u{2026}");
+    let long = format!("users:{}", "42".repeat(400));
+    assert_eq!(rules.struck(long.as_bytes(), 512), "users:\u{2026}");
+    assert_eq!(rules.struck(format!("{long}|s").as_bytes(), 512), "users:\u{2026}|s");
 }

@@ -45,6 +45,7 @@ mod memory;
 mod observers;
 mod overload;
 mod page;
+mod privacy;
 mod prometheus;
 mod protobuf;
 mod quota;
