@@ -18,6 +18,8 @@ pub mod top;
 
 use std::io::{self, Write};
 
+use crate::expose::report::page::is_unseen;
+
 /// Set when the image or package is built; see `src/build.rs` for the compiler's.
 const REVISION: &str = match option_env!("STATSIEVE_REVISION") {
     Some(revision) => revision,
@@ -40,4 +42,11 @@ pub fn print_version(out: &mut dyn Write) -> io::Result<u8> {
     writeln!(out, "  rust version: {}", env!("STATSIEVE_RUSTC"))?;
     writeln!(out, "  platform:     {}/{}", std::env::consts::OS, std::env::consts::ARCH)?;
     Ok(OK)
+}
+
+/// Text of others for a terminal, which it must not drive: what cannot be seen, or turns the direction of writing, is
+/// replaced, a character by a character.
+fn printable(bytes: &[u8]) -> String {
+    let shown = |letter| if is_unseen(letter) { '\u{fffd}' } else { letter };
+    String::from_utf8_lossy(bytes).chars().map(shown).collect()
 }

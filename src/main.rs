@@ -77,8 +77,8 @@ enum Command {
 
 #[derive(Args)]
 struct Healthcheck {
-    /// Where it serves HTTP, http://host:port or https://host:port, with user:password@ before the host if it wants
-    /// that; by default where the configuration says, on this machine, whose certificate is then not checked
+    /// Where it serves HTTP, http://host:port or https://host:port; by default where the configuration says, on this
+    /// machine, whose certificate is then not checked
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// PEM file of the CA that its certificate has to lead to

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{BAD_CONFIGURATION, FAILED, OK};
+use super::{BAD_CONFIGURATION, FAILED, OK, printable};
 use crate::aggregate::{Placed, Sight, Store, Wanted, admits};
 use crate::config::{self, Config, GaugeSign, MsUnit, Rule, Sources};
 use crate::identity::TagAction;
@@ -613,11 +613,6 @@ fn to_json(text: &[u8], outcome: &Result<Explained, Refused>) -> Value {
 
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// The text with control characters shown, one character for each, so that a caret stays below its byte.
-fn printable(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

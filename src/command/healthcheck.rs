@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::BAD_CONFIGURATION;
 use super::fetch::{Get, client_tls};
+use super::{BAD_CONFIGURATION, printable};
 use crate::config::{self, Sources};
 
 /// Longest wait for the connection, and for each part of the answer.
@@ -14,7 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Whom to ask, and how to show who asks.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// `http://host:port` or `https://user:password@host:port`; the configuration says where if there is none.
+    /// `http://host:port` or `https://host:port`; the configuration says where if there is none.
     pub url: Option<String>,
     /// PEM file that the server's certificate has to lead to.
     pub ca: Option<PathBuf>,
@@ -34,8 +34,6 @@ pub(super) struct Target {
     /// `host:port`.
     address: String,
     is_https: bool,
-    /// `user:password`, or "".
-    credentials: String,
     /// Whether it is the sidecar of the configuration, on this machine.
     is_own: bool,
 }
@@ -73,7 +71,7 @@ pub fn healthcheck(options: &Options, sources: &Sources, out: &mut dyn Write) ->
             Ok(1)
         }
         Ok((status, body)) => {
-            writeln!(out, "{address}: {status} {}", String::from_utf8_lossy(&body).trim_end())?;
+            writeln!(out, "{address}: {status} {}", printable(body.trim_ascii_end()))?;
             Ok(1)
         }
         Err(error) => {
@@ -86,7 +84,7 @@ pub fn healthcheck(options: &Options, sources: &Sources, out: &mut dyn Write) ->
 /// Whom the options mean, or the configuration.
 pub(super) fn target(options: &Options, sources: &Sources) -> Result<Target, String> {
     if let Some(url) = &options.url {
-        return Ok(read_url(url));
+        return read_url(url);
     }
     let loaded = config::load(sources).map_err(|problems| problems.to_string())?;
     let is_https = match &loaded.config.http.web_config_file {
@@ -95,19 +93,25 @@ pub(super) fn target(options: &Options, sources: &Sources) -> Result<Target, Str
     };
     // Listening on every address, it is to be found on this machine's own.
     let address = on_this_machine(&loaded.config.http.listen);
-    Ok(Target { address, is_https, credentials: String::new(), is_own: true })
+    Ok(Target { address, is_https, is_own: true })
 }
 
 /// A path in it is of no use: what is asked for is always the same.
-fn read_url(url: &str) -> Target {
+///
+/// # Errors
+/// If it holds a user: what stands on a command line can be read by all users of the machine. It is not repeated.
+fn read_url(url: &str) -> Result<Target, String> {
     let (is_https, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
         (Some(rest), _) => (true, rest),
         (_, rest) => (false, rest.unwrap_or(url)),
     };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let (credentials, address) = authority.rsplit_once('@').unwrap_or(("", authority));
-    let credentials = crate::expose::http::decoded(credentials.replace('+', "%2B").as_str()).into_owned();
-    Target { address: address.to_owned(), is_https, credentials, is_own: false }
+    // An address has none, and a password may hold a slash.
+    if rest.contains('@') {
+        let why = "found a user in it, where all users of this machine can read the password";
+        return Err(format!("--url: {why}; write user:password into a file, and name that by --user-file"));
+    }
+    let address = rest.split('/').next().unwrap_or_default();
+    Ok(Target { address: address.to_owned(), is_https, is_own: false })
 }
 
 /// `host:port`, TLS and credentials.
@@ -116,7 +120,7 @@ pub(super) type Prepared = (String, Option<std::sync::Arc<rustls::ClientConfig>>
 /// Address, TLS and credentials of the request.
 pub(super) fn prepare(options: &Options, target: Target) -> Result<Prepared, String> {
     let credentials = match &options.user_file {
-        None => target.credentials,
+        None => String::new(),
         Some(file) => std::fs::read_to_string(file)
             .map_err(|error| format!("--user-file {}: {error}", file.display()))?
             .trim_end_matches(['\r', '\n'])
@@ -150,17 +154,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_says_where_and_who() {
-        for (url, address, is_https, credentials) in [
-            ("http://127.0.0.1:9102", "127.0.0.1:9102", false, ""),
-            ("127.0.0.1:9102", "127.0.0.1:9102", false, ""),
-            ("https://[::1]:9102/-/ready", "[::1]:9102", true, ""),
-            ("https://a:b%40c+d@bot:9102", "bot:9102", true, "a:b@c+d"),
-            ("http://a:b@c@bot:1", "bot:1", false, "a:b@c"),
+    fn a_url_says_where_and_a_user_in_it_is_refused_without_being_repeated() {
+        for (url, address, is_https) in [
+            ("http://127.0.0.1:9102", "127.0.0.1:9102", false),
+            ("127.0.0.1:9102", "127.0.0.1:9102", false),
+            ("https://[::1]:9102/-/ready", "[::1]:9102", true),
         ] {
-            let expected =
-                Target { address: address.to_owned(), is_https, credentials: credentials.to_owned(), is_own: false };
-            assert_eq!(read_url(url), expected, "{url}");
+            let expected = Target { address: address.to_owned(), is_https, is_own: false };
+            assert_eq!(read_url(url), Ok(expected), "{url}");
+        }
+        for url in ["https://a:secret@bot:9102", "http://a:b@secret@bot:1", "a:se/secret@bot:1", "https://secret@bot:1"]
+        {
+            let told = read_url(url).unwrap_err();
+            assert!(told.contains("--user-file") && !told.contains("secret"), "{told}");
         }
     }
 

@@ -187,6 +187,17 @@ impl Problems {
 }
 
 fn render(problem: &Problem) -> String {
+    // Whoever reads it may have got the file from elsewhere, and it must not drive their terminal. A tab and a newline
+    // stay; all others are a character each, so that the caret stays in its place.
+    let shown = |letter: char| match letter {
+        '\t' | '\n' => letter,
+        hidden if hidden.is_control() => '\u{fffd}',
+        seen => seen,
+    };
+    drawn(problem).chars().map(shown).collect()
+}
+
+fn drawn(problem: &Problem) -> String {
     let Some(excerpt) = &problem.excerpt else { return format!("{problem}\n") };
     let number = excerpt.line.map(|line| line.to_string()).unwrap_or_default();
     let gutter = " ".repeat(number.len());
@@ -233,6 +244,14 @@ mod tests {
             let problem = Problem::in_file("a.toml", "aéé\n", &span, &KeyPath::default(), "x".into());
             assert!(render(&problem).contains('^'));
         }
+    }
+
+    #[test]
+    fn a_file_does_not_drive_the_terminal_and_the_caret_stays_in_its_place() {
+        let text = "\u{1b}[2J = \u{9b}1\n";
+        let problem = Problem::in_file("a\u{7}.toml", text, &(8..10), &KeyPath::default(), "found \u{1b}[m".into());
+        let found = Problems::new(vec![problem]).render_with_carets();
+        assert_eq!(found, "a\u{fffd}.toml:1: found \u{fffd}[m\n  |\n1 | \u{fffd}[2J = \u{fffd}1\n  |        ^^\n");
     }
 
     #[test]

@@ -518,7 +518,7 @@ fn healthcheck_asks_over_tls_as_whom_it_is_told() {
     let own = ["--set", setting.as_str(), "--set", listen.as_str()];
     let identity = ["--cert", cert.as_str(), "--key", key.as_str()];
     for (arguments, code, said) in [
-        (vec!["--url", &with, "--ca", &ca, identity[0], identity[1], identity[2], identity[3]], 0, "ready"),
+        (vec!["--url", &with, "--ca", &ca, identity[0], identity[1], identity[2], identity[3]], 2, "--user-file"),
         (vec!["--url", &url, "--ca", &ca, "--user-file", &user, "--cert", &cert, "--key", &key], 0, "ready"),
         (vec!["--url", &url, "--insecure", "--user-file", &user, "--cert", &cert, "--key", &key], 0, "ready"),
         (vec!["--user-file", &user, "--cert", &cert, "--key", &key], 0, "ready"),

@@ -15,6 +15,7 @@ use super::measure::{Latency, Ledger, Point};
 use super::scenario::Scenario;
 use super::send::Sent;
 use super::verify::Verification;
+use crate::command::printable;
 
 /// What a report is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,7 +282,8 @@ impl Report {
         for outcome in &self.outcomes {
             writeln!(out, "{}: {}: {}", outcome.scenario, outcome.verdict(), outcome.remarks().join("; "))?;
             for difference in outcome.differences() {
-                writeln!(out, "  {difference}")?;
+                // Names and labels are those of a scrape, and who else sent to that target nobody knows.
+                writeln!(out, "  {}", printable(difference.as_bytes()))?;
             }
         }
         writeln!(out, "{}", self.circumstances())
