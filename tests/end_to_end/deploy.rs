@@ -49,7 +49,8 @@ fn files_of_yaml_shell_and_containers_pass_their_linters() {
     assert!(yaml.len() > 25, "{yaml:?}");
     let arguments = ["--strict", "-d", rules].into_iter().chain(yaml.iter().map(String::as_str));
     venv("yamllint", &arguments.collect::<Vec<_>>());
-    venv("shellcheck", &["tests/run", ".ci/run", "tests/bench/run", "tests/fuzz/run", "grafana/render/run"]);
+    let scripts = ["tests/run", ".ci/run", "tests/bench/run", "tests/fuzz/run", "grafana/render/run", "deploy/release"];
+    venv("shellcheck", &scripts);
     venv("hadolint", &["deploy/container/Containerfile"]);
     venv("check-jsonschema", &["--builtin-schema", "vendor.compose-spec", "deploy/compose/compose.yaml"]);
     venv("check-jsonschema", &["--builtin-schema", "vendor.github-workflows", ".github/workflows/ci.yml"]);

@@ -52,6 +52,7 @@ mod protobuf;
 mod quota;
 mod recording;
 mod relay;
+mod release;
 mod reload;
 mod report;
 mod rules;

@@ -15,6 +15,7 @@ mod dashboards;
 mod deploy;
 mod interface;
 mod mapping;
+mod policy;
 mod promise;
 mod rules;
 
