@@ -184,8 +184,9 @@ async fn serve(
         Inherited::take().map_err(|error| failed("cannot use what the service manager handed over", &error))?;
     let listener = match inherited.http.take() {
         Some(listener) => listener,
-        None => bind_tcp(&config.http.listen)
-            .map_err(|error| failed(&format!("cannot listen for HTTP on {}", config.http.listen), &error))?,
+        None => bind_tcp(&config.http.listen).map_err(|error| {
+            failed(&format!("http.listen: cannot listen for HTTP on {}", config.http.listen), &error)
+        })?,
     };
     let bound = Bound::new(config, inherited)?;
     let sockets = bound.books();
@@ -461,7 +462,7 @@ fn bind_udp(config: &Config, address: &str) -> Result<Sockets, Failed> {
         .and_then(|addresses| {
             first_that_works(addresses, |address| Sockets::bind(address, workers, listen.receive_buffer_bytes))
         })
-        .map_err(|error| failed(&format!("cannot receive UDP on {address}"), &error))?;
+        .map_err(|error| failed(&format!("listen.udp: cannot receive UDP on {address}"), &error))?;
     // The kernel reports twice what it was asked for, since it counts its own overhead.
     let granted = sockets.granted_bytes() / 2;
     if listen.receive_buffer_asked && granted < listen.receive_buffer_bytes as u64 {
@@ -530,20 +531,21 @@ impl Bound {
         if let Some(address) = &listen.tcp
             && !has(&bound, Listener::Tcp)
         {
-            let refused = |error| failed(&format!("cannot take connections on {address}"), &error);
+            let refused = |error| failed(&format!("listen.tcp: cannot take connections on {address}"), &error);
             let listener = bind_tcp(address).map_err(refused)?;
             let address = listener.local_addr().map_err(refused)?;
             bound.addresses.push((Listener::Tcp, address.to_string()));
             bound.streams.push((Incoming::Tcp(listener), Arc::new(SocketBooks::new(Listener::Tcp, 0))));
         }
-        let refused = |path: &str, error| failed(&format!("cannot listen at {path}"), &error);
+        let refused = |key: &str, path: &str, error| failed(&format!("{key}: cannot listen at {path}"), &error);
         let datagrams = match (inherited.unix_datagram, &listen.unix_datagram) {
             (Some(socket), _) => {
                 let address = socket.local_addr().map_err(handed_over)?;
                 Some((unix::Bound::inherit(socket).map_err(handed_over)?, unix::written(&address)))
             }
             (None, Some(path)) => {
-                let socket = unix::Bound::datagrams(path, listen.socket_mode).map_err(|error| refused(path, error))?;
+                let socket = unix::Bound::datagrams(path, listen.socket_mode)
+                    .map_err(|error| refused("listen.unix_datagram", path, error))?;
                 Some((socket, path.clone()))
             }
             (None, None) => None,
@@ -555,7 +557,8 @@ impl Bound {
         if let Some(path) = &listen.unix_stream
             && !has(&bound, Listener::UnixStream)
         {
-            let socket = unix::Bound::streams(path, listen.socket_mode).map_err(|error| refused(path, error))?;
+            let socket = unix::Bound::streams(path, listen.socket_mode)
+                .map_err(|error| refused("listen.unix_stream", path, error))?;
             let (listener, file) = socket.into_listener();
             bound.addresses.push((Listener::UnixStream, path.clone()));
             bound.streams.push((Incoming::Unix(listener), Arc::new(SocketBooks::new(Listener::UnixStream, 0))));

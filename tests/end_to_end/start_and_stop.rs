@@ -1,27 +1,38 @@
 //! Starting, being ready, refusing a taken port, draining.
 
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::net::UnixDatagram;
 
 use nix::sys::signal::Signal;
 
 use crate::harness::{Sidecar, start_in_vain};
 
 #[test]
-fn a_udp_port_in_use_is_an_error_that_names_the_address() {
-    let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = holder.local_addr().unwrap().to_string();
-    let (status, log) = start_in_vain(&[&format!("listen.udp={address}")]);
-    assert!(!status.success() && status.code().is_some(), "{status}\n{log}");
-    assert!(log.contains(&address), "no {address} in\n{log}");
-}
-
-#[test]
-fn an_http_port_in_use_is_an_error_that_names_the_address() {
-    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = holder.local_addr().unwrap().to_string();
-    let (status, log) = start_in_vain(&[&format!("http.listen={address}")]);
-    assert!(!status.success() && status.code().is_some(), "{status}\n{log}");
-    assert!(log.contains(&address), "no {address} in\n{log}");
+fn a_port_in_use_is_an_error_that_names_key_and_address_and_once_it_is_free_the_start_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.sock").display().to_string();
+    let (udp, tcp) = (UdpSocket::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (datagrams, streams) = (UnixDatagram::bind(&path).unwrap(), path.clone());
+    let (of_udp, of_tcp) = (udp.local_addr().unwrap().to_string(), tcp.local_addr().unwrap().to_string());
+    let taken = [
+        ("listen.udp", &of_udp),
+        ("listen.tcp", &of_tcp),
+        ("http.listen", &of_tcp),
+        ("listen.unix_stream", &streams),
+        ("listen.unix_datagram", &streams),
+    ];
+    for (key, address) in taken {
+        let (status, log) = start_in_vain(&[&format!("{key}={address}")]);
+        assert_eq!(status.code(), Some(1), "{key}: {status}\n{log}");
+        let told = log.lines().any(|line| line.contains("level=error") && line.contains(key) && line.contains(address));
+        assert!(told, "no {key} and {address} in\n{log}");
+    }
+    drop((udp, tcp, datagrams));
+    for (key, address) in taken {
+        let sidecar = Sidecar::start(&[&format!("{key}={address}")]);
+        sidecar.take(&["hits:1|c"]).assert("hits_total", 1.0);
+        sidecar.stop();
+    }
 }
 
 #[test]
