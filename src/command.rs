@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod convert;
+mod descriptors;
 pub mod explain;
 mod fetch;
 pub mod healthcheck;

@@ -17,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use super::memory::Memory;
-use super::{BAD_CONFIGURATION, FAILED, OK, log, service};
+use super::{BAD_CONFIGURATION, FAILED, OK, descriptors, log, service};
 use crate::aggregate::Store;
 use crate::cgroup;
 use crate::clock::Clock;
@@ -102,6 +102,7 @@ pub(super) fn run_loaded(
     let follow = log::start(&loaded.config);
     introduce(&loaded);
     tell(&loaded);
+    descriptors::raise();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -593,6 +594,7 @@ impl Bound {
         mut stages: impl Iterator<Item = (Pipeline, Arc<Books>)>,
         ended: &mpsc::UnboundedSender<()>,
     ) -> Result<(Vec<Told>, Files), Failed> {
+        let max_connections = descriptors::streams(config, self.workers(), !self.streams.is_empty());
         let Self { udp, datagrams, streams, inherited, stream_file, .. } = self;
         let mode = config.listen.socket_mode;
         let mut files = Vec::new();
@@ -624,7 +626,7 @@ impl Bound {
             let control = Arc::new(Control::of_tasks());
             told.push(Told { control: control.clone(), inherited: inherited.streams });
             let limits = stream::Limits {
-                max_connections: config.listen.max_connections,
+                max_connections,
                 idle_timeout: config.listen.idle_timeout,
                 max_line_bytes: config.listen.max_line_bytes,
             };

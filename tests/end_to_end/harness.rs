@@ -323,7 +323,18 @@ pub(crate) fn end_of_start(mut child: Child) -> (ExitStatus, String) {
 
 /// Starts a sidecar, with `settings` over those that all have.
 pub(crate) fn spawn(settings: &[&str], arguments: &[&str]) -> Child {
-    let mut command = program();
+    spawn_by(program(), settings, arguments)
+}
+
+/// The same by a shell, which does `first` and then becomes the program.
+pub(crate) fn spawn_after(first: &str, settings: &[&str], arguments: &[&str]) -> Child {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{first} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_statsieve")]);
+    shell.env_remove("STATSIEVE_CONFIG").stdin(Stdio::null());
+    spawn_by(shell, settings, arguments)
+}
+
+fn spawn_by(mut command: Command, settings: &[&str], arguments: &[&str]) -> Child {
     for setting in SETTINGS.iter().chain(settings) {
         command.args(["--set", setting]);
     }

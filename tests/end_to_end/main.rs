@@ -24,6 +24,7 @@ mod clients;
 mod command_line;
 mod dashboards;
 mod deploy;
+mod descriptors;
 mod drop_in;
 mod escaping;
 mod exposition;
