@@ -38,6 +38,8 @@ pub(super) struct Sweep {
     retired: Vec<Family>,
     /// Where the search for series past their time goes on.
     cursor: Cursor,
+    /// When the process last went on after it did not run for a while; 0 if it always ran.
+    resumed: Tick,
 }
 
 /// A family and one of its series, by their places.
@@ -88,13 +90,20 @@ impl Store {
         let pending = std::mem::take(&mut sweep.pending);
         // Reduced without a shortcut: each part is to be removed.
         let names = pending.chunks(REMOVED).fold(false, |names, part| self.remove(part, now) | names);
-        let chosen = self.candidates(now, limits, &mut sweep.cursor);
+        let resumed = sweep.resumed;
+        let chosen = self.candidates(now, resumed, limits, &mut sweep.cursor);
         let mut doomed = self.mark(chosen, &mut sweep.pending);
         doomed.names = names;
         sweep.retired.iter().flat_map(Family::places).for_each(|place| doomed.add(&place));
         if !doomed.is_empty() {
             self.grace.begin(doomed);
         }
+    }
+
+    /// The process did not run until `now`: it was stopped, or starved. Nobody could scrape meanwhile, so no series was idle
+    /// before this.
+    pub fn resumed(&self, now: Tick) {
+        self.sweep.lock().unwrap_or_else(PoisonError::into_inner).resumed = now;
     }
 
     /// Whether there is nothing to sweep until something is recorded, and nobody records: who waits for
@@ -193,8 +202,8 @@ impl Store {
     }
 
     /// Series past their time to live, and of the others those idle longest, as many as make room for what was asked
-    /// for.
-    fn candidates(&self, now: Tick, limits: &Limits, cursor: &mut Cursor) -> Vec<Candidate> {
+    /// for. All count as used at `resumed`.
+    fn candidates(&self, now: Tick, resumed: Tick, limits: &Limits, cursor: &mut Cursor) -> Vec<Candidate> {
         let (mut wanted, any_ttl) = {
             let mut tables = self.lock();
             let mut wanted = std::mem::take(&mut tables.wanted);
@@ -220,9 +229,10 @@ impl Store {
                 return;
             }
             let ttl = family.ttl(default_ttl);
-            let cause = if ttl > 0 && now.saturating_sub(last_used) >= ttl {
+            let idle_since = last_used.max(resumed);
+            let cause = if ttl > 0 && now.saturating_sub(idle_since) >= ttl {
                 ExpiryCause::Idle
-            } else if latest.is_some_and(|latest| last_used <= latest)
+            } else if latest.is_some_and(|latest| idle_since <= latest)
                 && (wanted.of_all > 0 || wanted.of_family.contains_key(&(at.family as u32)))
             {
                 ExpiryCause::Evicted

@@ -480,6 +480,29 @@ fn idle_series_give_way_to_a_second_sight_the_longest_idle_first() {
 }
 
 #[test]
+fn time_in_which_the_process_did_not_run_is_no_idle_time() {
+    for (limits, cause) in [
+        (Limits { max_series: 1, ..wide() }, ExpiryCause::Evicted),
+        (Limits { idle_ttl: Duration::from_secs(600), ..wide() }, ExpiryCause::Idle),
+    ] {
+        let bench = Bench::new(limits);
+        let limits = bench.gate.limits.clone();
+        let place = bench.place_at("a", Kind::Counter, r#"k="1""#, Sight::First, 1).unwrap().place;
+        let mut recorder = bench.store.recorder(0);
+        recorder.set_time(5);
+        recorder.record(&place, 1.0, 1.0, false).unwrap();
+        let gone = || bench.store.books.expired[cause.index()].load(Relaxed);
+        bench.store.resumed(100);
+        for (now, expected) in [(698, 0), (699, 0), (700, 0), (701, 1)] {
+            bench.place_at("a", Kind::Counter, r#"k="2""#, Sight::Second, now).unwrap();
+            recorder.set_time(now);
+            bench.store.sweep(now, &limits);
+            assert_eq!(gone(), expected, "{cause:?} at {now}");
+        }
+    }
+}
+
+#[test]
 fn a_series_that_is_used_after_it_was_marked_stays() {
     for returns_by_record in [true, false] {
         let bench = Bench::new(Limits { max_series: 1, ..wide() });

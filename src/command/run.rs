@@ -20,7 +20,7 @@ use super::memory::Memory;
 use super::{BAD_CONFIGURATION, FAILED, OK, descriptors, log, service};
 use crate::aggregate::Store;
 use crate::cgroup;
-use crate::clock::Clock;
+use crate::clock::{Clock, Tick};
 use crate::config::{self, Config, Loaded, Observation, Preset, Sources};
 use crate::expose::http::Admin;
 use crate::expose::lifecycle::Lifecycle;
@@ -49,6 +49,9 @@ const WATCH: Duration = Duration::from_secs(2);
 /// Seconds without a datagram after which nothing is done each second any more. One that comes ends that, at the price
 /// of a wake-up.
 const QUIET: u32 = 3;
+/// Seconds from one look to the next, in place of one, after which the process counts as having been stopped. It is the
+/// thread that answers scrapes which did not run.
+const STOPPED: Tick = 5;
 /// How often to look whether they have.
 const EMPTIED_POLL: Duration = Duration::from_millis(2);
 
@@ -428,9 +431,16 @@ async fn each_second(
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut quiet = 0;
     let mut changes = Changes::default();
+    let mut looked = clock.tick();
     loop {
         seconds.tick().await;
-        store.sweep(clock.tick(), &rules.load().gate.limits);
+        let now = clock.tick();
+        let since = now.saturating_sub(std::mem::replace(&mut looked, now));
+        if since >= STOPPED {
+            warn!(seconds = since, "the process did not run for a while; for idle series that time does not count");
+            store.resumed(now);
+        }
+        store.sweep(now, &rules.load().gate.limits);
         telemetry.remember(clock.now());
         changes.look(clock.now(), &telemetry, &loaded().config);
         // Whether nothing was received since it last looked; asked first, since it looks anew below.
@@ -444,6 +454,7 @@ async fn each_second(
             let figures = telemetry.figures();
             store.stirred().await;
             telemetry.rested(clock.now(), &figures);
+            looked = clock.tick();
             quiet = 0;
         }
     }

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use crate::harness::{Sidecar, wait_until};
 
 /// Whether every thread of the process is stopped: none reads its socket any more.
-fn all_threads_are_stopped(process: i32) -> bool {
+pub(crate) fn all_threads_are_stopped(process: i32) -> bool {
     std::fs::read_dir(format!("/proc/{process}/task")).unwrap().all(|task| {
         let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
         // The state is the first field behind the command, which stands in parentheses.

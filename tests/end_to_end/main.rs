@@ -47,6 +47,7 @@ mod memory;
 mod observers;
 mod overload;
 mod page;
+mod paused;
 mod privacy;
 mod prometheus;
 mod protobuf;
