@@ -21,6 +21,7 @@ mod backpressure;
 mod books;
 mod browser;
 mod clients;
+mod clock_steps;
 mod command_line;
 mod dashboards;
 mod deploy;
