@@ -97,6 +97,71 @@ fn a_restart_under_load_loses_nothing() {
 }
 
 #[test]
+fn a_kill_costs_at_most_what_came_since_the_last_scrape_and_nothing_that_came_while_no_process_ran() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("datagrams");
+    let (udp, unix) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UnixDatagram::bind(&path).unwrap());
+    let (tcp, http) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let sockets = || {
+        vec![
+            (udp.try_clone().unwrap().into(), "udp"),
+            (unix.try_clone().unwrap().into(), ""),
+            (tcp.try_clone().unwrap().into(), "tcp"),
+            (http.try_clone().unwrap().into(), "http"),
+        ]
+    };
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    sender.connect(udp.local_addr().unwrap()).unwrap();
+    let to_unix = UnixDatagram::unbound().unwrap();
+    to_unix.connect(&path).unwrap();
+    let send = |count: usize| (0..count).for_each(|_| assert_eq!(sender.send(b"hits:1|c").unwrap(), 8));
+    let (mut sent, mut scraped, mut may_be_lost) = (0.0, 0.0, 0.0);
+    // What the next one finds waiting, at least, and what the one before may have read of it.
+    let (mut waiting, mut open) = (0.0, 0.0);
+    for since_the_scrape in [40, 0, 200] {
+        let sidecar = start(sockets(), &[]);
+        send(100);
+        sent += 100.0;
+        sidecar.wait_until("all that waited is taken", |it| {
+            it.scrape().get("hits_total").unwrap_or(0.0) >= waiting + 100.0
+        });
+        // What is read now is what was not read before it was killed.
+        sidecar.wait_until("nothing comes any more", |it| {
+            let scrape = it.scrape();
+            let queued: f64 = scrape.sum("statsieve_receive_queue_bytes");
+            queued == 0.0 && scrape.lines() == it.scrape().lines()
+        });
+        let scrape = sidecar.scrape();
+        let found = scrape.value("hits_total");
+        assert!((waiting + 100.0..=waiting + 100.0 + open).contains(&found), "{found} of {waiting} and {open}");
+        assert_eq!((scrape.recorded(), scrape.dropped(), scrape.kernel_drops()), (found, 0.0, 0.0));
+        scraped += found;
+        send(since_the_scrape);
+        sent += since_the_scrape as f64;
+        may_be_lost += since_the_scrape as f64;
+        sidecar.signal(Signal::SIGKILL);
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&sidecar.wait()), Some(9));
+
+        send(50);
+        assert_eq!(to_unix.send(b"hits:1|c").unwrap(), 8);
+        let mut stream = std::net::TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
+        std::io::Write::write_all(&mut stream, b"hits:1|c\n").unwrap();
+        sent += 52.0;
+        (waiting, open) = (52.0, since_the_scrape as f64);
+    }
+    // A scrape that comes while there is no process is answered by the next.
+    let address = http.local_addr().unwrap();
+    let asked = std::thread::spawn(move || crate::harness::get(address, "/-/healthy", &[]).unwrap().status);
+    let sidecar = start(sockets(), &[]);
+    assert_eq!(asked.join().unwrap(), 200);
+    sidecar.wait_until("all that waited is taken", |it| it.scrape().get("hits_total").unwrap_or(0.0) >= waiting);
+    let scrape = last_scrape(sidecar);
+    scraped += scrape.value("hits_total");
+    let lost = sent - scraped;
+    assert!((0.0..=may_be_lost).contains(&lost), "{lost} of {sent} are lost, of which {may_be_lost} may be");
+}
+
+#[test]
 fn what_the_kernel_dropped_between_two_processes_is_counted_by_the_next() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket2::SockRef::from(&udp).set_recv_buffer_size(1).unwrap();
