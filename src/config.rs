@@ -7,6 +7,7 @@
 
 mod check;
 pub mod convert;
+pub(crate) mod file;
 mod keys;
 mod mapping;
 pub mod paste;

@@ -135,7 +135,7 @@ impl InForce {
         let loaded = self.loaded.load();
         for file in self.sources.file.iter().chain(&loaded.files) {
             // A file that is gone for a moment is another content, and so is one that comes back.
-            std::fs::read(file).map_err(|error| error.kind() as u8).hash(&mut hasher);
+            config::file::read(file).map_err(|error| error.kind() as u8).hash(&mut hasher);
         }
         hasher.finish()
     }

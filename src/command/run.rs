@@ -400,6 +400,8 @@ async fn watch(in_force: Arc<InForce>, changed: Arc<Notify>) {
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Taken before the server says that all is ready: what changes from then on is seen.
     let mut known = in_force.loaded().config.reload.watch.then(|| in_force.fingerprint());
+    // Another content, and who knows whether that is all of it: it is read once it is the same at the next look.
+    let mut seen = None;
     loop {
         if known.is_none() {
             changed.notified().await;
@@ -412,6 +414,10 @@ async fn watch(in_force: Arc<InForce>, changed: Arc<Notify>) {
         // Looked at before it is read: a change in between is seen the next time. A bad file is not tried again until
         // it changes; what came of it is in the log.
         let found = in_force.fingerprint();
+        if known.is_some_and(|known| known != found) && seen.replace(found) != Some(found) {
+            continue;
+        }
+        seen = None;
         if known.replace(found).is_some_and(|known| known != found) {
             let _ = in_force.reload();
         }

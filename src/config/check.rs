@@ -326,7 +326,7 @@ impl Check<'_> {
         }
         let path = self.merged.directory(key).unwrap_or(Path::new("")).join(file);
         self.files.push(path.clone());
-        let mut salt = match std::fs::read(&path) {
+        let mut salt = match super::file::read(&path) {
             Ok(salt) => salt,
             Err(cause) => {
                 let accepted = format!("{} ({}: {cause})", keys::accepted(key), path.display());
@@ -454,7 +454,7 @@ impl Check<'_> {
         let path = self.merged.directory(&key).unwrap_or(Path::new("")).join(file);
         let name = path.display().to_string();
         self.files.push(path.clone());
-        let text = std::fs::read(&path)
+        let text = super::file::read(&path)
             .map_err(|cause| cause.to_string())
             .and_then(|bytes| String::from_utf8(bytes).map_err(|cause| format!("no UTF-8: {}", cause.utf8_error())));
         match text {

@@ -13,9 +13,9 @@ use toml::de::{DeArray, DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
 use super::Flag;
-use super::keys;
 use super::problem::{KeyPath, Problem, Problems};
 use super::raw::Raw;
+use super::{file, keys};
 
 /// The text of `config.toml`: the only source of defaults.
 pub(super) const DEFAULTS: &str = include_str!("../../config.toml");
@@ -88,8 +88,8 @@ impl Merged {
         let name = path.display().to_string();
         let root = KeyPath::default();
         let only = |problem: Problem| Problems::new(vec![problem]);
-        let bytes = std::fs::read(path)
-            .map_err(|cause| only(Problem::bare(&name, &root, format!("cannot be read: {cause}"))))?;
+        let bytes =
+            file::read(path).map_err(|cause| only(Problem::bare(&name, &root, format!("cannot be read: {cause}"))))?;
         let text = String::from_utf8(bytes).map_err(|cause| {
             let at = cause.utf8_error().valid_up_to();
             let good = String::from_utf8_lossy(&cause.as_bytes()[..at]).into_owned();

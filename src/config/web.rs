@@ -129,7 +129,7 @@ pub(super) fn read(path: &Path, problems: &mut Vec<Problem>, seen: &mut Vec<Seen
 /// What a file holds; its state is looked at first, so that a change in between is seen later.
 fn read_file(path: &Path, seen: &mut Vec<Seen>) -> io::Result<Vec<u8>> {
     seen.push((path.to_owned(), Stamp::of(path)));
-    std::fs::read(path)
+    super::file::read(path)
 }
 
 struct File<'a> {
