@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
@@ -61,6 +62,7 @@ const EMPTIED_POLL: Duration = Duration::from_millis(2);
 /// overrides are bad as well: a faulty configuration then costs its settings, but no metrics.
 /// Problems of the configuration go to `problems`, everything else to the log. Returns the exit code.
 pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u8 {
+    hold_hangups();
     let (loaded, refused) = match config::load(sources) {
         Ok(loaded) => (loaded, None),
         Err(found) => {
@@ -124,6 +126,16 @@ pub(super) fn run_loaded(
     }
 }
 
+/// Has a SIGHUP wait until there is something to read again, in place of ending a process that has just begun.
+pub(super) fn hold_hangups() {
+    // It fails for no set of real signals.
+    let _ = hangups().thread_block();
+}
+
+fn hangups() -> SigSet {
+    SigSet::from(Signal::SIGHUP)
+}
+
 /// Logs what is worth knowing of a configuration before anything runs by it.
 pub(super) fn tell(loaded: &Loaded) {
     let mapping = &loaded.config.mapping;
@@ -183,6 +195,7 @@ async fn serve(
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut hangup = listen(SignalKind::hangup())?;
+    let _ = hangups().thread_unblock();
 
     let mut inherited =
         Inherited::take().map_err(|error| failed("cannot use what the service manager handed over", &error))?;

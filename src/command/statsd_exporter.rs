@@ -69,6 +69,7 @@ pub fn statsd_exporter(arguments: &[OsString]) -> u8 {
         let _ = writeln!(io::stdout(), "{NAME}, version {VERSION}").and_then(|()| print_version(&mut io::stdout()));
         return OK;
     }
+    run::hold_hangups();
     let (preset, unclear) = preset(&given);
     let sources = Sources { file: given.config.clone(), set: given.set.clone() };
     let loaded = match config::load_over(Some(&preset), &sources) {

@@ -61,6 +61,7 @@ mod report;
 mod rules;
 mod secrets;
 mod service;
+mod signals;
 mod soak;
 mod socket_files;
 mod start_and_stop;
