@@ -99,7 +99,10 @@ pub fn load_over(preset: Option<&Preset>, sources: &Sources) -> Result<Loaded, P
     let hash = waiting::hash(&text, config.mapping.file_hash);
     let (file, overrides) = (sources.file.clone(), flags.len() + sources.set.len());
     let mapping = config.mapping.file.clone().filter(|_| config.mapping.file_hash == xxh64(&[], 0));
-    let empty = file.clone().filter(|_| merged.is_empty_file()).into_iter().chain(mapping).collect();
+    // One that was cut to nothing would else open a door that TLS or a password held shut.
+    let is_empty = |path: &PathBuf| file::read(path).is_ok_and(|bytes| bytes.trim_ascii().is_empty());
+    let web = config.http.web_config_file.clone().filter(is_empty);
+    let empty = file.clone().filter(|_| merged.is_empty_file()).into_iter().chain(mapping).chain(web).collect();
     Ok(Loaded { config, text, hash, file, overrides, files, empty, waiting: Vec::new() })
 }
 

@@ -1,7 +1,7 @@
 //! A configuration that is read again: in force at once or not at all, and nothing that has not changed is lost.
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
@@ -207,7 +207,7 @@ fn a_swapped_config_map_is_noticed() {
 
 #[test]
 fn connections_relays_and_own_metrics_follow_a_reload() {
-    let target = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let target = UdpSocket::bind("127.0.0.1:0").unwrap();
     target.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
     let file = File::new(ON);
     let sidecar = file.sidecar(&["listen.workers=1"]);
@@ -283,4 +283,42 @@ fn a_file_that_is_empty_where_it_was_not_is_refused_until_it_says_something() {
     assert_eq!(act(&sidecar, "POST", "/-/reload").status, 200);
     sidecar.send(&["a.b:1|c|#secret:1"]);
     sidecar.settled(2).assert("a_b_total{secret=\"1\"}", 1.0);
+}
+
+#[test]
+fn a_reload_to_addresses_that_are_taken_keeps_the_old_ones_and_says_that_it_takes_a_restart() {
+    let listener = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (udp, tcp, http) = (UdpSocket::bind("127.0.0.1:0").unwrap(), listener(), listener());
+    let taken = format!(
+        "[listen]\nudp = \"{}\"\ntcp = \"{}\"\n[http]\nlifecycle = true\nlisten = \"{}\"\n",
+        udp.local_addr().unwrap(),
+        tcp.local_addr().unwrap(),
+        http.local_addr().unwrap()
+    );
+    let file = File::new("[listen]\nudp = \"127.0.0.1:0\"\n[http]\nlifecycle = true\nlisten = \"127.0.0.1:0\"\n");
+    let path = file.path.to_str().unwrap();
+    let mut command = crate::harness::program();
+    command.args(["--config", path, "--set", "sampling.mode=off", "--set", "http.drain=100ms"]);
+    let sidecar = Sidecar::of(command.stderr(std::process::Stdio::piped()).spawn().unwrap());
+    sidecar.take(&["hits:1|c"]);
+    file.write(&format!("{taken}[labels]\nmax_values = 7\n"));
+    let reply = act(&sidecar, "POST", "/-/reload");
+    let told = "reloaded; a change of these needs a restart: listen, http.listen\n";
+    assert_eq!((reply.status, reply.text().as_str()), (200, told));
+    // All else of it is in force, and lines are taken where they were.
+    let shown = sidecar.get("/api/v1/config", &[]).text();
+    assert!(shown.contains("\nmax_values = 7\n") && shown.contains("waits for a restart: udp = "), "{shown}");
+    sidecar.send(&["hits:1|c"]);
+    let scrape = sidecar.settled(2);
+    scrape.assert("hits_total", 2.0);
+    assert_eq!((scrape.recorded(), scrape.dropped(), scrape.kernel_drops()), (2.0, 0.0, 0.0));
+    udp.set_nonblocking(true).unwrap();
+    assert!(udp.recv(&mut [0]).is_err(), "nothing was sent to the address that is another's");
+    // Free or not, it is the same; and a restart finds it so.
+    drop((udp, tcp, http));
+    assert_eq!(act(&sidecar, "POST", "/-/reload").text(), told);
+    assert_eq!((reloads(&sidecar, "success"), reloads(&sidecar, "failure")), (2.0, 0.0));
+    sidecar.send(&["hits:1|c"]);
+    sidecar.settled(3).assert("hits_total", 3.0);
+    sidecar.stop();
 }
