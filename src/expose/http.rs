@@ -2,9 +2,9 @@
 //!
 //! In: connections on one listener. Out: answers on a handful of paths, of which only the exposition is long.
 //! Not here: what an exposition holds (`expose`), which format it takes (`negotiate`), TLS and users (`web`).
-//! Always: connections stay under `http.max_connections`, and a further one takes the place of who asks for nothing or
-//! takes an answer too slowly; a client that sends no whole request, or takes nothing of its answer, is cut off in time;
-//! no error of a connection reaches the listener.
+//! Always: connections stay under `http.max_connections`, and a further one takes the place of who asks for nothing,
+//! takes an answer too slowly or has had one; a client that sends no whole request, or takes nothing of its answer, is
+//! cut off in time; no error of a connection reaches the listener.
 //! Follows: RFC 9110, RFC 9112.
 
 mod body;
@@ -46,8 +46,8 @@ use crate::listen::Backoff;
 /// How long a request may take to arrive, and a connection to lie idle between two.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may take before its connection gives way to another, if all are taken. Prometheus waits 10 seconds
-/// unless told otherwise.
-const ANSWER_GRACE: Duration = Duration::from_secs(10);
+/// for the whole of its own, unless told otherwise.
+const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// A request's head, bytes; Prometheus sends about 600.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Lines of a request's head.
@@ -74,7 +74,7 @@ pub struct State {
     places: Places,
     /// How long a request may take to arrive, and a connection to lie idle between two; 10 seconds unless changed.
     pub header_timeout: Duration,
-    /// How long an answer may take though others wait for its connection; 10 seconds unless changed.
+    /// How long an answer may take though others wait for its connection; 5 seconds unless changed.
     pub answer_grace: Duration,
     exposer: Exposer,
     insight: Option<InsightSource>,

@@ -15,6 +15,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -113,6 +114,9 @@ pub(super) async fn over_http1(
         let (state, busy) = (&state, Busy::new(place));
         async move {
             let mut response = answer(state, request, client).await;
+            if place.is_wanted() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             response.body_mut().keeps(busy);
             Ok::<_, Infallible>(response)
         }
@@ -165,6 +169,7 @@ async fn over_http2(
     tokio::select! {
         _ = served.as_mut() => return,
         () = state.lifecycle.stopped() => {}
+        () = place.asked_its_last() => {}
         is_busy = place.ceases(state.header_timeout, stalled) => {
             if is_busy {
                 return;

@@ -4,7 +4,8 @@
 //! Not here: limits of time that hold for every connection (`connection`).
 //! Always: no more places are taken than there are. Somebody who asks for nothing, or takes an answer too slowly, keeps
 //! a place only as long as nobody else wants one, but for a grace: a silent client costs a scraper a moment, a dripping
-//! one up to `answer_grace`. One that asks again and again within the grace is not told to leave.
+//! one up to `answer_grace`. One that asks again and again has its next answer and goes, so that each place is passed
+//! on.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,8 +20,16 @@ const QUIET_GRACE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Places {
     taken: Mutex<Vec<Arc<Place>>>,
-    /// One may have become free, or its holder silent.
-    freed: Arc<Notify>,
+    wish: Arc<Wish>,
+}
+
+/// What those who have a place and those who want one tell each other.
+#[derive(Debug, Default)]
+struct Wish {
+    /// A place may have become free, or its holder silent.
+    freed: Notify,
+    /// Somebody waits for a place, and nobody is on the way out.
+    waits: AtomicBool,
 }
 
 /// A connection that is served.
@@ -28,15 +37,17 @@ pub(super) struct Places {
 pub(super) struct Place {
     begun: Instant,
     /// Microseconds from then until something last happened.
-    last: AtomicU64,
+    touched: AtomicU64,
     /// And until it began to do what it does now: to wait for a request, or to answer one.
     since: AtomicU64,
     answers: AtomicUsize,
     /// It was told to leave.
     leaves: AtomicBool,
     leave: Notify,
+    /// It asked although others wait.
+    last: Notify,
     /// That of all places.
-    freed: Arc<Notify>,
+    wish: Arc<Wish>,
 }
 
 /// Holds a place until dropped.
@@ -52,7 +63,7 @@ pub(super) struct Busy(Arc<Place>);
 
 impl Places {
     pub(super) fn new() -> Self {
-        Self { taken: Mutex::default(), freed: Arc::default() }
+        Self { taken: Mutex::default(), wish: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Place>>> {
@@ -69,17 +80,18 @@ impl Places {
         ousted: impl Fn(),
     ) -> Arc<Place> {
         loop {
-            let freed = self.freed.notified();
+            let freed = self.wish.freed.notified();
             let wait = {
                 let mut taken = self.lock();
                 let limit = limit();
                 if taken.len() < limit {
-                    let place = Arc::new(Place::new(self.freed.clone()));
+                    let place = Arc::new(Place::new(self.wish.clone()));
                     taken.push(place.clone());
+                    self.wish.waits.store(false, Relaxed);
                     return place;
                 }
                 let staying: Vec<&Arc<Place>> = taken.iter().filter(|place| !place.leaves.load(Relaxed)).collect();
-                if staying.len() < limit {
+                let wait = if staying.len() < limit {
                     // Some are on their way.
                     None
                 } else {
@@ -92,7 +104,9 @@ impl Places {
                     } else {
                         next.map(|(left, _)| left)
                     }
-                }
+                };
+                self.wish.waits.store(wait.is_some(), Relaxed);
+                wait
             };
             match wait {
                 None => freed.await,
@@ -108,13 +122,13 @@ impl Places {
 
     /// There may be more of them now.
     pub(super) fn changed(&self) {
-        self.freed.notify_waiters();
+        self.wish.freed.notify_waiters();
     }
 
     /// Resolves once nobody has one.
     pub(super) async fn emptied(&self) {
         loop {
-            let freed = self.freed.notified();
+            let freed = self.wish.freed.notified();
             if self.lock().is_empty() {
                 return;
             }
@@ -144,10 +158,11 @@ impl Drop for Held<'_> {
 }
 
 impl Place {
-    fn new(freed: Arc<Notify>) -> Self {
-        let [last, since] = [AtomicU64::new(0), AtomicU64::new(0)];
+    fn new(wish: Arc<Wish>) -> Self {
+        let [touched, since] = [AtomicU64::new(0), AtomicU64::new(0)];
         let (answers, leaves) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { begun: Instant::now(), last, since, answers, leaves, leave: Notify::new(), freed }
+        let [leave, last] = [Notify::new(), Notify::new()];
+        Self { begun: Instant::now(), touched, since, answers, leaves, leave, last, wish }
     }
 
     /// Resolves once it has to make room for another.
@@ -155,12 +170,22 @@ impl Place {
         self.leave.notified().await;
     }
 
+    /// Whether others wait for a place, so that what is asked now is to be the last that is answered here.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wish.waits.load(Relaxed)
+    }
+
+    /// Resolves once something was asked though others wait.
+    pub(super) async fn asked_its_last(&self) {
+        self.last.notified().await;
+    }
+
     fn elapsed_us(&self) -> u64 {
         self.begun.elapsed().as_micros() as u64
     }
 
     fn touch(&self) {
-        self.last.store(self.elapsed_us(), Relaxed);
+        self.touched.store(self.elapsed_us(), Relaxed);
     }
 
     fn is_answering(&self) -> bool {
@@ -177,7 +202,7 @@ impl Place {
     pub(super) async fn ceases(&self, idle: Duration, stalled: Duration) -> bool {
         loop {
             let is_busy = self.is_answering();
-            let end = Duration::from_micros(self.last.load(Relaxed)) + if is_busy { stalled } else { idle };
+            let end = Duration::from_micros(self.touched.load(Relaxed)) + if is_busy { stalled } else { idle };
             let left = end.saturating_sub(self.begun.elapsed());
             if left.is_zero() {
                 return is_busy;
@@ -193,6 +218,9 @@ impl Busy {
         if place.answers.fetch_add(1, Relaxed) == 0 {
             place.since.store(place.elapsed_us(), Relaxed);
         }
+        if place.is_wanted() {
+            place.last.notify_one();
+        }
         Self(place.clone())
     }
 
@@ -207,7 +235,7 @@ impl Drop for Busy {
         self.0.touch();
         if self.0.answers.fetch_sub(1, Relaxed) == 1 {
             self.0.since.store(self.0.elapsed_us(), Relaxed);
-            self.0.freed.notify_waiters();
+            self.0.wish.freed.notify_waiters();
         }
     }
 }
@@ -243,5 +271,33 @@ mod tests {
         let (left, _) = next_to_leave(&places, 10 * SECOND).unwrap();
         assert!(left > 8 * SECOND && left <= 9 * SECOND, "{left:?}");
         assert!(next_to_leave(&[], SECOND).is_none());
+    }
+
+    #[test]
+    fn who_asks_again_though_others_wait_asks_for_the_last_time() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let places = Places::new();
+            let take = || places.take(|| 1, HOUR, || panic!("nobody is told to leave"));
+            let is_over =
+                async |place: &Place| tokio::time::timeout(Duration::ZERO, place.asked_its_last()).await.is_ok();
+            let first = take().await;
+            let held = places.hold(first.clone());
+            for _ in 0..2 {
+                drop(Busy::new(&first));
+                assert!(!first.is_wanted() && !is_over(&first).await, "nobody waits");
+            }
+            let busy = Busy::new(&first);
+            let mut second = Box::pin(take());
+            assert!(tokio::time::timeout(Duration::ZERO, &mut second).await.is_err());
+            assert!(first.is_wanted() && !is_over(&first).await, "what it asked before is no offence");
+            drop(busy);
+            let _busy = Busy::new(&first);
+            assert!(first.is_wanted() && is_over(&first).await);
+            drop(held);
+            let second = second.await;
+            assert!(!second.is_wanted(), "it was the only one that waited");
+        });
     }
 }
