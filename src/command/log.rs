@@ -16,7 +16,7 @@ use std::sync::{LazyLock, Once};
 use std::thread;
 use std::time::Duration;
 
-use tracing::{error, level_filters::LevelFilter, warn};
+use tracing::{error, level_filters::LevelFilter};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, reload};
@@ -41,9 +41,9 @@ thread_local! {
 fn write_to(mut out: impl io::Write) {
     WRITES.set(true);
     loop {
-        // It goes the way of all lines, in the format of all.
+        // It goes the way of all lines, in the format of all, and past every `log.level`.
         WAITING.write_next(&mut out, |lost| {
-            warn!(lines = lost, "lines of this log are lost: whoever reads it was too slow, or its disk is full");
+            error!(lines = lost, "lines of this log are lost: whoever reads it was too slow, or its disk is full");
         });
     }
 }

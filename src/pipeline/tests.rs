@@ -315,6 +315,35 @@ fn the_first_type_of_a_name_keeps_it() {
     }
 }
 
+/// The refused sample once counted as asking, so the family was not made anew, and all its samples were refused.
+#[test]
+fn a_refused_type_does_not_keep_a_family_from_what_a_reload_makes_of_it() {
+    let mut sidecar = Sidecar::new(&[]);
+    assert_eq!(sidecar.books(b"a:1|h"), "lines=1 histogram=1");
+    sidecar.rules.store(Arc::new(Rules { generation: 1, ..rules(&["observer.type=summary"]) }));
+    assert_eq!(sidecar.books(b"a:1|g"), "lines=1 type_conflict=1");
+    assert_eq!(sidecar.books(b"a:1|h"), "lines=1 histogram=1");
+}
+
+/// Its worker once remembered for good that there was no room.
+#[test]
+fn what_was_refused_at_a_limit_gets_its_place_once_there_is_room() {
+    let mut sidecar = Sidecar::new(&["cardinality.max_families=1", "cardinality.idle_ttl=2s"]);
+    let mut at = |second, line: &str| {
+        let now = Duration::from_secs(second);
+        sidecar.store.sweep(clock::tick(now), &sidecar.rules.load().gate.limits);
+        let worker = &mut sidecar.workers[0];
+        worker.begin(now);
+        worker.datagram(line.as_bytes());
+        worker.end(&Books::default());
+        sidecar.scrape()
+    };
+    assert_eq!(at(1, "a:1|c"), ["a_total 1"]);
+    (2..4).for_each(|second| assert_eq!(at(second, "b:1|g"), ["a_total 1"], "refused, and remembered"));
+    assert_eq!(at(10, "b:1|g"), [""; 0], "the other has gone");
+    assert_eq!(at(80, "b:1|g"), ["b 1"]);
+}
+
 #[test]
 fn new_rules_take_effect_on_the_next_datagram() {
     let mut sidecar = Sidecar::new(&[]);
