@@ -1,7 +1,8 @@
 //! Clients of HTTP that do harm, all at once or one after another: scrapes are answered, and the books are right.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -84,6 +85,72 @@ fn readers_of_a_byte_a_second_give_way_to_a_scrape() {
     assert_eq!(scrape.lines(), lines as f64);
     wait_until("one gave way", || sidecar.scrape().value("statsieve_http_connections_gave_way_total") >= 1.0);
     drop(slow);
+    sidecar.stop();
+}
+
+/// Asks over one connection until it ends, or all is over; gives whether the last answer said that it was.
+fn ask_again_and_again(address: SocketAddr, over: &AtomicBool) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut buffer = [0; 4096];
+    while !over.load(Relaxed) {
+        stream.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")?;
+        let length = stream.read(&mut buffer)?;
+        let answer = String::from_utf8_lossy(&buffer[..length]).to_ascii_lowercase();
+        if length == 0 || answer.contains("connection: close") {
+            return Ok(length > 0);
+        }
+    }
+    Ok(false)
+}
+
+/// Each of them has had an answer and never rests, so none is silent, and none is slow.
+#[test]
+fn clients_that_ask_again_and_again_on_every_place_keep_no_scrape_waiting() {
+    let sidecar = Sidecar::start(&["http.max_connections=4"]);
+    let mut lines = 0;
+    let (over, farewells) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    // One that rests for too long, where the machine is busy, is cut off without a word.
+                    let is_farewell = ask_again_and_again(sidecar.http, &over).unwrap_or(false);
+                    farewells.fetch_add(usize::from(is_farewell), Relaxed);
+                }
+            });
+        }
+        // Also where an assertion fails: the scope waits for all of them.
+        let _over = SetOnDrop(&over);
+        for _ in 0..20 {
+            assert_sound(&sidecar, &mut lines, "clients that never rest");
+        }
+    });
+    assert!(farewells.into_inner() > 0);
+    sidecar.stop();
+}
+
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[test]
+fn requests_that_come_all_at_once_are_answered_in_their_order() {
+    let sidecar = Sidecar::start(&[]);
+    let asked = [("/-/healthy", "200 OK"), ("/-/nothing", "404 Not Found"), ("/-/quit", "405 Method Not Allowed")];
+    let order: Vec<_> = (0..200).map(|n| asked[n * n % 7 % 3]).collect();
+    let mut text = order.iter().map(|(path, _)| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).collect::<String>();
+    text.push_str("GET /-/healthy HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let mut stream = connect(&sidecar, text.as_bytes());
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    let found = answers.split("HTTP/1.1 ").skip(1).map(|answer| answer.lines().next().unwrap());
+    assert!(found.eq(order.iter().map(|(_, status)| *status).chain(["200 OK"])), "{answers}");
+    assert_sound(&sidecar, &mut 0, "requests all at once");
     sidecar.stop();
 }
 

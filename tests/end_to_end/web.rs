@@ -18,7 +18,7 @@ use crate::tools::{outcome_of, tool};
 
 /// Certificates in a folder: `server.pem` for 127.0.0.1 and `client.pem` of one CA (`ca.pem`), `stranger.pem` of
 /// another, each with its `.key`; and `web.yml`.
-struct Folder(tempfile::TempDir);
+pub(crate) struct Folder(tempfile::TempDir);
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
 
@@ -30,7 +30,7 @@ fn new_ca() -> Ca {
 
 impl Folder {
     /// With this text as `web.yml`.
-    fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         let (ca, other) = (new_ca(), new_ca());
         folder.write("ca.pem", &ca.pem());
@@ -69,13 +69,13 @@ impl Folder {
         format!("http.web_config_file={}", self.path("web.yml").display())
     }
 
-    fn start(&self, settings: &[&str]) -> Sidecar {
+    pub(crate) fn start(&self, settings: &[&str]) -> Sidecar {
         let setting = self.setting();
         Sidecar::unasked(spawn(&[&[setting.as_str()], settings].concat(), &[]))
     }
 
     /// What a client speaks that trusts our CA; with the certificate of this name, and offering these protocols.
-    fn client(
+    pub(crate) fn client(
         &self,
         identity: Option<&str>,
         alpn: &[&str],
@@ -98,12 +98,18 @@ impl Folder {
         Arc::new(config)
     }
 
-    fn any_client(&self, identity: Option<&str>) -> Arc<ClientConfig> {
+    pub(crate) fn any_client(&self, identity: Option<&str>) -> Arc<ClientConfig> {
         self.client(identity, &[], rustls::ALL_VERSIONS)
     }
 
     /// One GET over TLS, as a client with the certificate of this name.
-    fn get(&self, sidecar: &Sidecar, identity: Option<&str>, path: &str, headers: &str) -> io::Result<Reply> {
+    pub(crate) fn get(
+        &self,
+        sidecar: &Sidecar,
+        identity: Option<&str>,
+        path: &str,
+        headers: &str,
+    ) -> io::Result<Reply> {
         get(connect(sidecar.http, self.any_client(identity))?, path, headers)
     }
 
@@ -115,9 +121,9 @@ impl Folder {
     }
 }
 
-type Stream = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-fn connect(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<Stream> {
+pub(crate) fn connect(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<Stream> {
     let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -126,7 +132,7 @@ fn connect(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<Stream>
 }
 
 /// One request over a connection that ends with it.
-fn get(mut stream: impl Read + Write, path: &str, headers: &str) -> io::Result<Reply> {
+pub(crate) fn get(mut stream: impl Read + Write, path: &str, headers: &str) -> io::Result<Reply> {
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n").as_bytes())?;
     let mut bytes = Vec::new();
     // An end without a farewell is an error here.
@@ -134,7 +140,7 @@ fn get(mut stream: impl Read + Write, path: &str, headers: &str) -> io::Result<R
     read_reply(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, String::from_utf8_lossy(&bytes)))
 }
 
-const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+pub(crate) const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
 const MUTUAL: &str = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: client_ca.pem\n";
 
 /// Users `alice` with the password `wonder:land` and `bob` with `bob`, at the least cost.
