@@ -94,7 +94,7 @@ impl SampleType {
 closed_set! {
     /// Why a line or sample was not recorded; the `reason` of `statsieve_samples_dropped_total`.
     pub enum DropReason {
-        /// No colon, no type, or nothing that reads as a sample.
+        /// No colon, no type, or nothing that reads as a sample; or a stream that broke in the middle of a line.
         MalformedLine = "malformed_line",
         /// The value is no number.
         MalformedValue = "malformed_value",

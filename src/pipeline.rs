@@ -247,6 +247,15 @@ impl Pipeline {
         }
     }
 
+    /// The beginning of a line came and its end never will. It is not relayed: it would be taken for another line.
+    pub fn cut_short(&mut self) {
+        self.stages.tally.add(Count::Lines, 1);
+        self.stages.tally.dropped(DropReason::MalformedLine);
+        if let Some(packer) = &self.stages.packer {
+            packer.cut_short();
+        }
+    }
+
     /// Takes every line of a datagram to its end.
     #[inline]
     pub fn datagram(&mut self, datagram: &[u8]) {

@@ -3,10 +3,11 @@
 //! In: each line as it came, good or bad, from the workers. Out: datagrams of lines, at each target.
 //! Not here: what a line says.
 //! Always: a worker copies its lines and goes on: it never waits for a target, a resolver or the network. What cannot
-//! be sent, or queued, is counted and gone. A target that refuses is sent to again with the next datagram.
+//! be sent, or queued, is counted and gone. A target that refuses is sent to again with the next datagram. Nothing is
+//! sent to the socket that the lines came from.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -28,32 +29,37 @@ type Packet = (Box<[u8]>, u64);
 pub struct Relay {
     queue: SyncSender<Packet>,
     targets: u64,
+    /// Whether each of them has an address.
+    is_whole: bool,
     packet_bytes: usize,
     books: Arc<RelayBooks>,
 }
 
 impl Relay {
-    /// Starts the thread that sends; `None` without targets. A target whose name stands for nothing now is left out,
-    /// and the log says so.
+    /// Starts the thread that sends; `None` without targets. A target whose name stands for nothing now, or that is
+    /// `own`, where lines come in, is sent nothing: the log says so, and its lines are counted as dropped.
     ///
     /// # Errors
-    /// If there can be no socket or thread.
-    pub fn start(config: &config::Relay, books: Arc<RelayBooks>) -> io::Result<Option<Self>> {
-        let mut targets = Vec::new();
-        for target in &config.targets {
-            match connect(target) {
-                Ok(socket) => targets.push(socket),
-                Err(error) => warn!(target, %error, "nothing is relayed to this target"),
-            }
-        }
-        if targets.is_empty() {
+    /// If there can be no thread.
+    pub fn start(config: &config::Relay, own: Option<&str>, books: Arc<RelayBooks>) -> io::Result<Option<Self>> {
+        if config.targets.is_empty() {
             return Ok(None);
         }
+        let own: Vec<SocketAddr> = own.and_then(|own| resolve(own).ok()).into_iter().flatten().collect();
+        let connect = |target: &String| {
+            connect(target, &own).inspect_err(|error| warn!(target, %error, "nothing is relayed to this target")).ok()
+        };
+        let targets: Vec<Option<UdpSocket>> = config.targets.iter().map(connect).collect();
         let (queue, packets) = sync_channel(QUEUE);
-        let relay =
-            Self { queue, targets: targets.len() as u64, packet_bytes: config.packet_bytes, books: books.clone() };
+        let (number, is_whole) = (targets.len() as u64, targets.iter().all(Option::is_some));
+        let relay = Self { queue, targets: number, is_whole, packet_bytes: config.packet_bytes, books: books.clone() };
         std::thread::Builder::new().name("relay".to_owned()).spawn(move || send(&packets, &targets, &books))?;
         Ok(Some(relay))
+    }
+
+    /// Whether lines are sent to every target. A reload looks for those that are left.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     fn count(&self, outcome: RelayOutcome, lines: u64) {
@@ -62,8 +68,11 @@ impl Relay {
 }
 
 /// A socket that sends to `target` alone and never waits.
-fn connect(target: &str) -> io::Result<UdpSocket> {
+fn connect(target: &str, own: &[SocketAddr]) -> io::Result<UdpSocket> {
     let address = resolve(target)?.next().ok_or(io::ErrorKind::NotFound)?;
+    if own.iter().any(|own| leads_to(address, *own)) {
+        return Err(io::Error::other("it is listen.udp: each line would come back for ever"));
+    }
     let any: SocketAddr =
         if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { (std::net::Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(any)?;
@@ -72,12 +81,20 @@ fn connect(target: &str) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
+/// Whether what is sent to `address` from here arrives at the socket that is bound to `own`, or can.
+fn leads_to(address: SocketAddr, own: SocketAddr) -> bool {
+    let (ip, own_ip) = (address.ip().to_canonical(), own.ip().to_canonical());
+    // An address of this machine is one that can be bound.
+    let is_here = |ip: IpAddr| UdpSocket::bind((ip, 0)).is_ok();
+    address.port() == own.port() && (ip == own_ip || ip.is_unspecified() || (own_ip.is_unspecified() && is_here(ip)))
+}
+
 /// Sends until the queue is closed.
-fn send(packets: &Receiver<Packet>, targets: &[UdpSocket], books: &RelayBooks) {
+fn send(packets: &Receiver<Packet>, targets: &[Option<UdpSocket>], books: &RelayBooks) {
     while let Ok((packet, lines)) = packets.recv() {
         for target in targets {
             // An error is often about the datagram before, which nobody took; this one was not sent either.
-            let sent = target.send(&packet).is_ok_and(|length| length == packet.len());
+            let sent = target.as_ref().is_some_and(|it| it.send(&packet).is_ok_and(|length| length == packet.len()));
             let outcome = if sent { RelayOutcome::Sent } else { RelayOutcome::Dropped };
             books.lines[outcome.index()].fetch_add(lines, Relaxed);
             books.packets.fetch_add(u64::from(sent), Relaxed);
@@ -113,6 +130,11 @@ impl Packer {
     /// A line came that was too long to be kept.
     pub fn too_long(&self) {
         self.relay.count(RelayOutcome::TooLong, 1);
+    }
+
+    /// The beginning of a line came, and not its end.
+    pub fn cut_short(&self) {
+        self.relay.count(RelayOutcome::Dropped, 1);
     }
 
     fn line(&mut self, line: &[u8]) {
@@ -151,7 +173,7 @@ mod tests {
         let books = Arc::new(RelayBooks::default());
         let targets = targets.iter().map(|target| target.local_addr().expect("bound").to_string()).collect();
         let config = config::Relay { targets, packet_bytes };
-        let relay = Relay::start(&config, books.clone()).expect("started").expect("there is a target");
+        let relay = Relay::start(&config, None, books.clone()).expect("started").expect("there is a target");
         (books, Arc::new(relay))
     }
 
@@ -209,10 +231,28 @@ mod tests {
     }
 
     #[test]
+    fn a_target_is_the_sidecar_itself_if_its_address_is_or_stands_for_it() {
+        for (target, own, expected) in [
+            ("127.0.0.1:8125", "127.0.0.1:8125", true),
+            ("127.0.0.1:9125", "127.0.0.1:8125", false),
+            ("127.0.0.2:8125", "127.0.0.1:8125", false),
+            ("127.0.0.2:8125", "0.0.0.0:8125", true),
+            ("127.0.0.1:8125", "[::]:8125", true),
+            ("[::ffff:127.0.0.1]:8125", "127.0.0.1:8125", true),
+            ("0.0.0.0:8125", "127.0.0.1:8125", true),
+            // Of a net that is for examples, and of nobody.
+            ("192.0.2.1:8125", "0.0.0.0:8125", false),
+        ] {
+            let [address, of_own] = [target, own].map(|text| text.parse().expect("an address"));
+            assert_eq!(leads_to(address, of_own), expected, "{target} {own}");
+        }
+    }
+
+    #[test]
     fn a_full_queue_is_not_waited_for() {
         let books = Arc::new(RelayBooks::default());
         let (queue, packets) = sync_channel(2);
-        let relay = Arc::new(Relay { queue, targets: 3, packet_bytes: 100, books: books.clone() });
+        let relay = Arc::new(Relay { queue, targets: 3, is_whole: true, packet_bytes: 100, books: books.clone() });
         let mut packer = Packer::new(relay);
         for _ in 0..5 {
             packer.datagram(b"a:1|c\nb:1|c");

@@ -149,8 +149,11 @@ impl InForce {
 pub fn rules(config: &Config, before: Option<(&Config, &Rules)>, relay: &Arc<RelayBooks>) -> io::Result<Rules> {
     let mut rules = Rules::new(config);
     rules.relay = match before {
-        Some((old, rules)) if old.relay == config.relay => rules.relay.clone(),
-        _ => Relay::start(&config.relay, relay.clone())?.map(Arc::new),
+        // A target that could not be found is looked for again.
+        Some((old, rules)) if old.relay == config.relay && rules.relay.as_ref().is_some_and(|it| it.is_whole()) => {
+            rules.relay.clone()
+        }
+        _ => Relay::start(&config.relay, config.listen.udp.as_deref(), relay.clone())?.map(Arc::new),
     };
     if let Some((_, before)) = before {
         rules.generation = before.generation + 1;

@@ -1,7 +1,7 @@
 //! Cuts the bytes of a stream into lines, however they arrive.
 //!
 //! In: what one connection sent, in pieces of any size. Out: whole lines, many in one text where they lie together, and
-//! a note for each that was too long.
+//! a note for each that was too long, or is known to lack its end.
 //! Not here: reading (`stream`), what a line says (`parse`).
 //! Always: cutting the same bytes differently gives the same lines; memory is at most one line's; a line that is too
 //! long costs itself and nothing behind it.
@@ -18,6 +18,8 @@ pub enum Piece<'a> {
     Lines(&'a [u8]),
     /// A line, or a payload behind its length, that is too long.
     TooLong,
+    /// The beginning of a line whose end never came: what it says could be another number, or another series.
+    CutShort,
 }
 
 /// The state of one connection.
@@ -109,9 +111,14 @@ impl Framing {
         }
     }
 
-    /// The stream is over: what is left is a line.
-    pub fn finish(&mut self, out: &mut dyn FnMut(Piece<'_>)) {
-        self.end_line(out);
+    /// The stream is over. If its sender has `ended` it, what is left is a line, but for a payload that lacks its end.
+    pub fn finish(&mut self, ended: bool, out: &mut dyn FnMut(Piece<'_>)) {
+        if ended && !matches!(self.mode, Mode::Payload(_)) {
+            self.end_line(out);
+        } else if !self.held.is_empty() {
+            self.held = Vec::new();
+            out(Piece::CutShort);
+        }
     }
 
     /// Takes in text, in which newlines end lines.
@@ -161,17 +168,23 @@ mod tests {
     use super::*;
 
     /// The lines of a stream that comes in pieces of `size` bytes, "too long" for each that was.
-    fn lines(mut framing: Framing, bytes: &[u8], size: usize) -> Vec<String> {
+    fn lines(framing: Framing, bytes: &[u8], size: usize) -> Vec<String> {
+        lines_until(framing, bytes, size, true)
+    }
+
+    /// The same of one that its sender has `ended`, or not.
+    fn lines_until(mut framing: Framing, bytes: &[u8], size: usize, ended: bool) -> Vec<String> {
         let mut lines = Vec::new();
         let mut take = |piece: Piece<'_>| match piece {
             Piece::TooLong => lines.push("too long".to_owned()),
+            Piece::CutShort => lines.push("cut short".to_owned()),
             Piece::Lines(text) => {
                 let text = String::from_utf8_lossy(text).into_owned();
                 lines.extend(text.split('\n').filter(|line| !line.is_empty()).map(str::to_owned));
             }
         };
         bytes.chunks(size.max(1)).for_each(|chunk| framing.feed(chunk, &mut take));
-        framing.finish(&mut take);
+        framing.finish(ended, &mut take);
         lines
     }
 
@@ -219,9 +232,24 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_cut_short_by_the_end_is_read_as_far_as_it_came() {
-        let stream = frame(b"a:1|c\nb:1|c");
-        assert_eq!(lines(Framing::told_apart(100), &stream[..stream.len() - 3], 5), ["a:1|c", "b:"]);
+    fn a_line_without_its_end_is_said_to_be_cut_short_and_those_before_it_are_read() {
+        let stream = frame(b"a:1|c\nb:1|c|@0.5");
+        for size in 1..20 {
+            for (end, expected) in
+                [(4, vec!["a:1|c", "cut short"]), (11, vec!["a:1|c"]), (0, vec!["a:1|c", "b:1|c|@0.5"])]
+            {
+                let bytes = &stream[..stream.len() - end];
+                assert_eq!(lines(Framing::told_apart(100), bytes, size), expected, "{size} {end}");
+            }
+            for framing in [Framing::newlines(100), Framing::told_apart(100)] {
+                let found = lines_until(framing, b"a:1|c\nb:1|c", size, false);
+                assert_eq!(found, ["a:1|c", "cut short"], "{size}");
+            }
+            // What was too long is counted already, and nothing is left behind a newline.
+            assert_eq!(lines_until(Framing::newlines(9), b"a:1|c|#k:v|x", size, false), ["too long"]);
+            assert_eq!(lines_until(Framing::newlines(9), b"a:1|c\n", size, false), ["a:1|c"]);
+        }
+        assert_eq!(lines_until(Framing::told_apart(100), b"a:1", 1, false), ["cut short"]);
     }
 
     proptest! {

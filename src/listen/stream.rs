@@ -3,7 +3,8 @@
 //! In: sockets that listen. Out: each line through the pipeline, its counts in the books.
 //! Not here: cutting bytes into lines (`frame`).
 //! Always: nothing is lost: what is not read yet waits in the kernel, and then the sender does, so there is nothing to
-//! thin; connections stay under `listen.max_connections`, further ones are closed at once and counted; a listener that
+//! thin; a line counts once its sender has ended it, or the stream, and not if the connection broke in the middle of
+//! it; connections stay under `listen.max_connections`, further ones are closed at once and counted; a listener that
 //! fails is tried again, and takes no other along.
 
 use std::cell::{Cell, RefCell};
@@ -227,8 +228,12 @@ impl Place {
     async fn serve(self, stream: Stream) {
         let Self { shared, socket } = &self;
         let mut framing = stream.framing(shared.limits.max_line_bytes);
-        while shared.in_time(stream.readable()).await && shared.read(&stream, &mut framing, socket) {}
-        shared.take(socket, 0, |out| framing.finish(out));
+        let mut ended = None;
+        while ended.is_none() {
+            let in_time = shared.in_time(stream.readable()).await;
+            ended = if in_time { shared.read(&stream, &mut framing, socket) } else { Some(false) };
+        }
+        shared.take(socket, 0, |out| framing.finish(ended == Some(true), out));
     }
 }
 
@@ -278,16 +283,18 @@ impl Shared {
         matches!(tokio::time::timeout(self.limits.idle_timeout, readable).await, Ok(Ok(())))
     }
 
-    /// Reads once and takes in what came; `false` once there is no more. Nothing else runs meanwhile.
-    fn read(&self, stream: &Stream, framing: &mut Framing, socket: &SocketBooks) -> bool {
+    /// Reads once and takes in what came. Once no more can come: whether its sender has ended the stream; otherwise it
+    /// broke. Nothing else runs meanwhile.
+    fn read(&self, stream: &Stream, framing: &mut Framing, socket: &SocketBooks) -> Option<bool> {
         let mut buffer = self.buffer.borrow_mut();
         match stream.try_read(&mut buffer) {
-            Ok(0) => false,
+            Ok(0) => Some(true),
             Ok(length) => {
                 self.take(socket, length, |out| framing.feed(&buffer[..length], out));
-                true
+                None
             }
-            Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
+            Err(_) => Some(false),
         }
     }
 
@@ -299,6 +306,7 @@ impl Shared {
         feed(&mut |piece| match piece {
             Piece::Lines(text) => pipeline.datagram(text),
             Piece::TooLong => pipeline.too_long(),
+            Piece::CutShort => pipeline.cut_short(),
         });
         pipeline.end(&self.books);
         socket.bytes.fetch_add(length as u64, Relaxed);

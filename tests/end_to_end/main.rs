@@ -68,6 +68,7 @@ mod signals;
 mod soak;
 mod socket_files;
 mod start_and_stop;
+mod stream_trouble;
 mod tls_trouble;
 mod tools;
 mod top;
