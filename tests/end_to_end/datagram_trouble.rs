@@ -20,8 +20,13 @@ fn many_tags() -> Vec<u8> {
     format!("tags:1|c|#{}", tags.join(",")).into_bytes()
 }
 
-/// A way to send, and the listener that takes it.
-fn ways(sidecar: &Sidecar, path: &Path) -> [(&'static str, Box<dyn Fn(&[u8])>); 2] {
+/// The listener that takes it, and how to send to it.
+type Way = (&'static str, Box<dyn Fn(&[u8])>);
+
+/// A name, how many of it, the bytes, and how many of its lines are dropped for what.
+type Input = (&'static str, usize, Vec<u8>, &'static [(&'static str, u64)]);
+
+fn ways(sidecar: &Sidecar, path: &Path) -> [Way; 2] {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     udp.connect(sidecar.udp).unwrap();
     let unix = UnixDatagram::unbound().unwrap();
@@ -38,8 +43,7 @@ fn datagrams_that_make_no_sense_are_counted_where_the_books_say() {
     let path = folder.path().join("d");
     let sidecar = Sidecar::start(&["listen.workers=1", &format!("listen.unix_datagram={}", path.display())]);
     let before = sidecar.take(&["good:1|c"]).value("process_resident_memory_bytes");
-    // How many of it, and what of its lines is dropped for what.
-    let inputs: [(&str, usize, Vec<u8>, &[(&str, u64)]); 11] = [
+    let inputs: [Input; 11] = [
         ("nothing but newlines", 1, vec![b'\n'; LONGEST], &[]),
         ("nothing at all", 3000, vec![], &[]),
         ("one line as long as can be", 1, vec![b'x'; LONGEST], &[("line_too_long", 1)]),

@@ -128,7 +128,7 @@ fn files_that_it_may_not_read_any_more_change_nothing() {
     let sidecar = Sidecar::start_with(&[], &["--config", files.path(NAMES[0]).to_str().unwrap()]);
     let mut rounds = 0.0;
     for name in NAMES {
-        fs::set_permissions(files.path(name), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(files.path(name), fs::Permissions::from_mode(0o000)).unwrap();
         let reply = request(sidecar.http, "POST", "/-/reload", &[]).unwrap();
         assert!(reply.status == 500 && reply.text().contains("Permission denied"), "{name}: {}", reply.text());
         assert_as_before(&sidecar, &mut rounds, name);

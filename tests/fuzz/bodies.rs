@@ -178,15 +178,16 @@ pub fn message(data: &[u8]) {
     }
 }
 
-/// The first byte chooses frames or text, the second the longest line, eight the sizes of pieces; a stream follows.
+/// The first byte chooses frames or text and how the stream is over, the second the longest line, eight the sizes of
+/// pieces; a stream follows.
 pub fn framing(data: &[u8]) {
     let Some(([mode, most, sizes @ ..], stream)) = data.split_first_chunk::<10>() else { return };
-    let (frames, most) = (mode % 2 == 1, usize::from(*most));
+    let (frames, ended, most) = (mode & 1 == 1, mode & 2 == 0, usize::from(*most));
     let begin = || if frames { Framing::told_apart(most) } else { Framing::newlines(most) };
-    let expected = cut(stream, frames, most);
+    let expected = cut(stream, frames, ended, most);
     let mut whole = Taken::new(begin(), most);
     whole.feed(stream);
-    assert_eq!(whole.finish(), expected, "in one piece");
+    assert_eq!(whole.finish(ended), expected, "in one piece");
     let (mut pieces, mut rest) = (Taken::new(begin(), most), stream);
     for size in sizes.iter().cycle() {
         let (piece, behind) = rest.split_at(rest.len().min(usize::from(*size).max(1)));
@@ -196,14 +197,22 @@ pub fn framing(data: &[u8]) {
             break;
         }
     }
-    assert_eq!(pieces.finish(), expected, "in pieces");
+    assert_eq!(pieces.finish(ended), expected, "in pieces");
 }
 
-/// The lines of a stream that was cut in some way; `None` for each that was too long.
+/// What becomes of a line of a stream.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Line(Vec<u8>),
+    TooLong,
+    CutShort,
+}
+
+/// The lines of a stream that was cut in some way.
 struct Taken {
     framing: Framing,
     most: usize,
-    lines: Vec<Option<Vec<u8>>>,
+    lines: Vec<Fate>,
 }
 
 impl Taken {
@@ -216,40 +225,54 @@ impl Taken {
         framing.feed(bytes, &mut |piece| take(piece, *most, lines));
     }
 
-    fn finish(mut self) -> Vec<Option<Vec<u8>>> {
-        self.framing.finish(&mut |piece| take(piece, self.most, &mut self.lines));
+    fn finish(mut self, ended: bool) -> Vec<Fate> {
+        self.framing.finish(ended, &mut |piece| take(piece, self.most, &mut self.lines));
         self.lines
     }
 }
 
-fn take(piece: Piece<'_>, most: usize, lines: &mut Vec<Option<Vec<u8>>>) {
+fn take(piece: Piece<'_>, most: usize, lines: &mut Vec<Fate>) {
     match piece {
-        Piece::TooLong => lines.push(None),
-        Piece::Lines(text) => add_lines(text, most, lines),
+        Piece::TooLong => lines.push(Fate::TooLong),
+        Piece::CutShort => lines.push(Fate::CutShort),
+        Piece::Lines(text) => add_lines(text, true, most, lines),
     }
 }
 
-/// One that came whole is not looked at by the framing, so whoever reads lines has the same limit.
-fn add_lines(text: &[u8], most: usize, lines: &mut Vec<Option<Vec<u8>>>) {
-    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        lines.push((line.len() <= most + 1).then(|| line.to_vec()));
+/// A line that came whole is not looked at by the framing, so whoever reads lines has the same limit. Of a text that is
+/// not whole, the line without a newline behind it is cut short.
+fn add_lines(text: &[u8], is_whole: bool, most: usize, lines: &mut Vec<Fate>) {
+    let mut left = text.len();
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        left -= line.len();
+        let (line, is_ended) = line.strip_suffix(b"\n").map_or((line, is_whole), |line| (line, true));
+        match line.len() {
+            0 => {}
+            length if length > most + 1 => lines.push(Fate::TooLong),
+            _ if !is_ended && left == 0 => lines.push(Fate::CutShort),
+            _ => lines.push(Fate::Line(line.to_vec())),
+        }
     }
 }
 
 /// The same by the words of the formats: text, or payloads behind their lengths.
-fn cut(mut stream: &[u8], told_apart: bool, most: usize) -> Vec<Option<Vec<u8>>> {
+fn cut(mut stream: &[u8], told_apart: bool, ended: bool, most: usize) -> Vec<Fate> {
     let mut lines = Vec::new();
     if !told_apart || !matches!(stream, [_, _, 0, 0, ..]) {
-        add_lines(stream, most, &mut lines);
+        // Before the fourth byte nobody knows what it will be, so nothing of it is whole.
+        match told_apart && !ended && (1..4).contains(&stream.len()) {
+            true => lines.push(Fate::CutShort),
+            false => add_lines(stream, ended, most, &mut lines),
+        }
         return lines;
     }
     while let Some((length, rest)) = stream.split_first_chunk::<4>() {
         let length = u32::from_le_bytes(*length) as usize;
         let (payload, behind) = rest.split_at(rest.len().min(length));
         if length > MOST_FRAME_BYTES {
-            lines.push(None);
+            lines.push(Fate::TooLong);
         } else {
-            add_lines(payload, most, &mut lines);
+            add_lines(payload, payload.len() == length, most, &mut lines);
         }
         stream = behind;
     }
