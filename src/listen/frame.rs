@@ -236,7 +236,7 @@ mod tests {
         let stream = frame(b"a:1|c\nb:1|c|@0.5");
         for size in 1..20 {
             for (end, expected) in
-                [(4, vec!["a:1|c", "cut short"]), (11, vec!["a:1|c"]), (0, vec!["a:1|c", "b:1|c|@0.5"])]
+                [(4, vec!["a:1|c", "cut short"]), (10, vec!["a:1|c"]), (0, vec!["a:1|c", "b:1|c|@0.5"])]
             {
                 let bytes = &stream[..stream.len() - end];
                 assert_eq!(lines(Framing::told_apart(100), bytes, size), expected, "{size} {end}");
