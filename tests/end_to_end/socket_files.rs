@@ -22,8 +22,11 @@ fn is_up(scrape: &Scrape, listener: &str) -> bool {
     scrape.value(&format!("statsieve_listener_up{{listener=\"{listener}\"}}")) == 1.0
 }
 
-fn count(sidecar: &Sidecar, text: &str) -> usize {
-    sidecar.log().lines().filter(|line| line.contains(text)).count()
+/// Waits until the log says so this often, and no more often.
+fn told(sidecar: &Sidecar, text: &str, times: usize) {
+    let count = || sidecar.log().lines().filter(|line| line.contains(text)).count();
+    sidecar.wait_until(&format!("{text:?} is in the log"), |_| count() >= times);
+    assert_eq!(count(), times, "{}", sidecar.log());
 }
 
 /// Sends a datagram to the path, as soon as something listens there.
@@ -83,9 +86,9 @@ fn files_that_are_deleted_are_made_anew_and_nothing_is_lost() {
         for file in [&datagrams, &streams] {
             assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o640);
         }
-        assert_eq!(count(&sidecar, "was gone: it is bound anew"), 2 * round);
+        told(&sidecar, "was gone: it is bound anew", 2 * round);
     }
-    assert_eq!(count(&sidecar, "cannot be made anew"), 2);
+    told(&sidecar, "cannot be made anew", 2);
     sidecar.stop();
     assert!(!datagrams.exists() && !streams.exists(), "its files go with it");
 }
@@ -110,7 +113,7 @@ fn a_path_that_is_another_programs_now_stays_its_own_until_it_is_gone() {
     let mut buffer = [0; 100];
     assert_eq!(other.recv(&mut buffer).unwrap(), 10);
     assert_eq!(fs::read_to_string(&streams).unwrap(), "a file");
-    assert_eq!(count(&sidecar, "cannot be made anew"), 2);
+    told(&sidecar, "cannot be made anew", 2);
     // Of the other program only the file is left, as after a crash; nobody's file is gone.
     drop(other);
     fs::remove_file(&streams).unwrap();
