@@ -101,7 +101,7 @@ fn signals_of_other_kinds_either_end_it_as_they_do_everywhere_or_change_nothing(
     assert_eq!((scrape.recorded(), scrape.dropped()), (1.0, 0.0));
     sidecar.stop();
     // What is ignored here is in each child: shells start their background jobs so.
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
     let ignored = u64::from_str_radix(ignored, 16).unwrap();
     let is_heard = |signal: &Signal| ignored & (1 << (*signal as u32 - 1)) == 0;

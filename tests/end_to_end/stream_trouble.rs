@@ -74,7 +74,7 @@ fn the_beginning_of_a_line_that_nobody_goes_on_with_is_lost_and_counted_once_its
     let streams = Streams::start(&["listen.idle_timeout=1s"]);
     // It vanishes without a word: nothing is closed here, and nothing comes any more.
     let mut gone = streams.tcp();
-    gone.write_all(b"idle:1|c\nidle:1").unwrap();
+    gone.write_all(b"idle:1|c\nidle:1|c|#chat:4").unwrap();
     gone.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(gone.read(&mut [0]).unwrap(), 0, "it is closed");
     streams.settled(2, &[("malformed_line", 1)]).assert("idle_total", 1.0);
