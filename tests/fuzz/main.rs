@@ -54,6 +54,22 @@ fn every_target_has_a_function_a_program_and_a_corpus() {
     }
 }
 
+/// The packages of a lock file, with their versions.
+fn locked(file: &Path) -> BTreeSet<(String, String)> {
+    let lock: toml::Table = fs::read_to_string(file).unwrap().parse().unwrap();
+    let text = |package: &toml::Value, key: &str| package[key].as_str().unwrap().to_owned();
+    lock["package"].as_array().unwrap().iter().map(|it| (text(it, "name"), text(it, "version"))).collect()
+}
+
+#[test]
+fn what_is_fuzzed_is_made_of_the_versions_that_the_program_is_made_of() {
+    let ours = locked(&Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock"));
+    let others: Vec<_> = locked(&folder("Cargo.lock")).difference(&ours).cloned().collect();
+    let names: Vec<_> = others.iter().map(|(name, _)| name.as_str()).collect();
+    // The fuzzer, what builds it, and what only macros of the one or the other are built with.
+    assert_eq!(names, ["itertools", "jobserver", "libfuzzer-sys", "statsieve-fuzz"], "{others:?}");
+}
+
 /// What a program says of a text, and whether it ended well.
 fn ask(program: &str, arguments: &[&str], text: &str) -> (bool, String) {
     let Some(tools) = std::env::var_os("STATSIEVE_TEST_TOOLS") else {
