@@ -160,7 +160,9 @@ fn negotiated(choice: u8, accept: &str, accept_encoding: &str) {
     if choice & 128 != 0 {
         formats.reverse();
     }
-    let (chosen, asked) = (format(accept, &formats), accept.to_ascii_lowercase());
+    // Blanks around an equals sign are passed over, as a client may have put them there.
+    let asked: String = accept.to_ascii_lowercase().split_whitespace().collect();
+    let chosen = format(accept, &formats);
     assert!(chosen.format == Format::Text || formats.contains(&chosen.format), "{chosen:?} of {formats:?}");
     let offers_text = formats.contains(&Format::Text);
     match chosen.format {
