@@ -44,9 +44,16 @@
 //! | asked: emptied stored `Relaxed` | `who_sees_a_socket_emptied_..` |
 //! | log: the line that tells of lost ones needs room as others do | `each_line_of_the_log_..` |
 //! | users: a slice's number stored or loaded `Relaxed` | `a_slice_of_users_..` |
+//! | place: a family or a series looked for under one lock, made under the next | `a_series_that_two_workers_make_..` |
+//! | sweep: cells cleared under one lock, the series removed under the next | `a_scrape_sees_a_series_whole_..` |
+//! | tables: a replaced family stays listed; one replaced whose shape is the same | `a_scrape_sees_a_family_once_..` |
+//! | tables: old rules make a family anew | `a_worker_that_still_goes_by_old_rules_..` |
+//! | sweep: a replaced family buried before all have forgotten it | `a_reload_that_makes_a_family_anew_..` |
+//! | asked: a wish taken by a load and a store; the wish to end taken as others are | `a_worker_that_is_asked_to_end_..` |
+//! | pipeline: what waits is dropped as rules change; a family made anew that should stay | `reloads` |
+//! | text: the count read before the buckets | `reloads` |
 //!
-//! Put in and seen by none: a replaced family buried before all have forgotten it; old rules that make a family anew; of
-//! sets, a fence of their sketch left out.
+//! Put in and seen by none: of sets, a fence of their sketch left out, or their list made registers under no version.
 
 #![allow(
     clippy::unwrap_used,

@@ -90,6 +90,7 @@ impl Worker {
     fn round(&mut self, rig: &Rig) {
         for _ in 0..BATCHES {
             self.pipeline.begin(Duration::from_secs(rig.clock.load(SeqCst)));
+            let mut datagrams = Vec::new();
             for _ in 0..self.random.u64(1..4) {
                 let [k, n, brief] = [8, 5, 60].map(|most| self.random.u64(0..most));
                 let n = n + 1;
@@ -97,7 +98,7 @@ impl Worker {
                     "kept:{n}|c|#k:{k}\nkept_h:{n}|h|#k:{k}\nkept_s:{n}:1|h|#k:{k}\nflood:{n}|c|#k:{brief}\n\
                      turned:{n}|h|#k:{k}\nbrief.{brief}:{n}|c\nmoved:{n}|c|#k:{k}\nmember:{k}|s\nlevel:{k}|g|#k:{k}"
                 );
-                self.pipeline.datagram(text.as_bytes());
+                datagrams.push(text);
                 self.lines += 9;
                 let n = n as f64;
                 let sums = [
@@ -113,6 +114,8 @@ impl Worker {
                 ];
                 sums.into_iter().for_each(|(name, more)| *self.sent.entry(name).or_default() += more);
             }
+            // Rules may change between them, while samples of the one before wait.
+            self.pipeline.datagrams(datagrams.iter().map(String::as_bytes));
             self.pipeline.end(&self.books);
         }
     }

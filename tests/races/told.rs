@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use loom::thread;
-use model::asked::{Asked, CHANGE, EMPTY, NOTHING, STOP};
+use model::asked::{Asked, EMPTY, NOTHING, STOP};
 use model::distinct::{Layout, Registers, Writer};
 use model::sync::Ordering::{Acquire, Relaxed, Release};
 use model::sync::{AtomicU64, Condvar, Mutex};
@@ -103,7 +103,7 @@ fn a_worker_that_is_asked_to_end_reads_the_last_socket_it_was_given_before() {
         });
         worker.asked.change_to(1);
         worker.bell.ring();
-        worker.asked.ask(CHANGE.max(STOP));
+        worker.asked.ask(STOP);
         worker.bell.ring();
         assert_eq!(running.join().unwrap(), (1, 1));
         assert!(worker.asked.is_stopping());

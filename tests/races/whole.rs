@@ -83,6 +83,8 @@ impl Rig {
     }
 
     fn reload(&self, rules: &Arc<Rules>) {
+        // Before and behind: a worker is let in before the rules change only where loom knows of something.
+        self.reloads.fetch_add(1, Release);
         self.rules.store(rules.clone());
         self.reloads.fetch_add(1, Release);
     }
