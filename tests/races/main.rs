@@ -53,7 +53,9 @@
 //! | pipeline: what waits is dropped as rules change; a family made anew that should stay | `reloads` |
 //! | text: the count read before the buckets | `reloads` |
 //!
-//! Put in and seen by none: of sets, a fence of their sketch left out, or their list made registers under no version.
+//! Put in and seen by none: of sets, a fence of their sketch left out, or their list made registers under no version. A
+//! scrape beside a worker that records to a series it remembers is tried in one order alone, for a reason not found yet:
+//! that such a scrape is right rests on `stress` and `reloads`.
 
 #![allow(
     clippy::unwrap_used,
