@@ -88,6 +88,11 @@ fn without_descriptors_udp_and_open_connections_go_on_and_what_waits_is_taken_on
         stream.write_all(b"hits:1|c\n").unwrap();
         unix.push(stream);
     }
+    // Behind them, so that HTTP finds no descriptor either.
+    sidecar.wait_until("there are none left", |_| {
+        let scrape = kept.scrape();
+        errors(&scrape, "tcp") > 0.0 && errors(&scrape, "unix_stream") > 0.0
+    });
     let mut waiting = Kept::connect(&sidecar);
     waiting.ask("/-/healthy");
     let mut lines = 80.0;
