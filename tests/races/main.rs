@@ -37,7 +37,8 @@
 //! | pipeline: forgets nothing; says that it sleeps before it records | `a_series_that_expires_..` |
 //! | pipeline: remembers identities over a reload | `a_reload_that_makes_a_family_anew_..` |
 //! | cells: a gauge changed by a load and a store | `no_change_of_a_gauge_is_lost_..` |
-//! | sketch: a fence left out, in `change` or `steady`; version stored or loaded `Relaxed` | `a_summary_..`, `a_native_histogram_..` |
+//! | sketch: a fence left out, in `change` or `steady`; version stored or loaded `Relaxed` | `a_summary_..`, `a_native_histogram_..`; of the first `a_set_..` too |
+//! | sets: their list made registers under no version | `a_set_is_read_whole_..` |
 //! | bins: a weight stored `Relaxed` | `a_native_bucket_is_never_ahead_..` |
 //! | record: the native bucket before the count | `a_native_histogram_is_read_whole_..` |
 //! | asked: a wish taken behind its obeying | `no_wish_to_a_worker_is_lost_..` |
@@ -52,10 +53,6 @@
 //! | asked: a wish taken by a load and a store; the wish to end taken as others are | `a_worker_that_is_asked_to_end_..` |
 //! | pipeline: what waits is dropped as rules change; a family made anew that should stay | `reloads` |
 //! | text: the count read before the buckets | `reloads` |
-//!
-//! Put in and seen by none: of sets, a fence of their sketch left out, or their list made registers under no version. A
-//! scrape beside a worker that records to a series it remembers is tried in one order alone, for a reason not found yet:
-//! that such a scrape is right rests on `stress` and `reloads`.
 
 #![allow(
     clippy::unwrap_used,
