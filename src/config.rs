@@ -458,7 +458,7 @@ pub struct Cardinality {
 /// Where raw lines are sent on to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relay {
-    /// `host:port` each, resolved when the sidecar starts or reloads; empty is off.
+    /// `host:port` each, looked up at start, at reload and every 30 seconds; empty is off.
     pub targets: Vec<String>,
     /// Largest datagram, bytes.
     pub packet_bytes: usize,

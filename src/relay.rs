@@ -3,16 +3,19 @@
 //! In: each line as it came, good or bad, from the workers. Out: datagrams of lines, at each target.
 //! Not here: what a line says.
 //! Always: a worker copies its lines and goes on: it never waits for a target, a resolver or the network. What cannot
-//! be sent, or queued, is counted and gone. A target that refuses is sent to again with the next datagram. Nothing is
-//! sent to the socket that the lines came from.
+//! be sent, or queued, is counted and gone. A target that refuses is sent to again with the next datagram; one whose name
+//! stands for another address now, or for one at last, is followed there. Nothing is sent to the socket that the lines
+//! came from.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::time::Duration;
 
-use tracing::warn;
+use arc_swap::ArcSwapOption;
+use tracing::{info, warn};
 
 use crate::config;
 use crate::listen::resolve;
@@ -24,61 +27,140 @@ pub const QUEUE: usize = 1024;
 /// What goes through the queue: a datagram, and how many lines are in it.
 type Packet = (Box<[u8]>, u64);
 
-/// The way to the targets of one configuration; its thread ends with it.
+/// How long from one look at what the names of targets stand for to the next.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(30);
+
+/// The way to the targets of one configuration; its threads end with it.
 #[derive(Debug)]
 pub struct Relay {
     queue: SyncSender<Packet>,
-    targets: u64,
-    /// Whether each of them has an address.
-    is_whole: bool,
+    targets: Arc<[Target]>,
     packet_bytes: usize,
     books: Arc<RelayBooks>,
+    /// That it is dropped ends the thread that looks names up.
+    _looks: Sender<()>,
 }
 
 impl Relay {
     /// Starts the thread that sends; `None` without targets. A target whose name stands for nothing now, or that is
-    /// `own`, where lines come in, is sent nothing: the log says so, and its lines are counted as dropped.
+    /// `own`, where lines come in, is sent nothing: the log says so, its lines are counted as dropped, and it is looked
+    /// for again every 30 seconds, as is what other names stand for.
     ///
     /// # Errors
     /// If there can be no thread.
     pub fn start(config: &config::Relay, own: Option<&str>, books: Arc<RelayBooks>) -> io::Result<Option<Self>> {
+        Self::looking(config, own, books, |name| Ok(resolve(name)?.collect()), BETWEEN_LOOKS)
+    }
+
+    fn looking(
+        config: &config::Relay,
+        own: Option<&str>,
+        books: Arc<RelayBooks>,
+        look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + 'static,
+        between: Duration,
+    ) -> io::Result<Option<Self>> {
         if config.targets.is_empty() {
             return Ok(None);
         }
         let own: Vec<SocketAddr> = own.and_then(|own| resolve(own).ok()).into_iter().flatten().collect();
-        let connect = |target: &String| {
-            connect(target, &own).inspect_err(|error| warn!(target, %error, "nothing is relayed to this target")).ok()
-        };
-        let targets: Vec<Option<UdpSocket>> = config.targets.iter().map(connect).collect();
+        let targets: Arc<[Target]> = config.targets.iter().map(|name| Target::new(name)).collect();
+        for target in targets.iter() {
+            if let Err(error) = target.look(&look_up, &own) {
+                warn!(target = target.name, %error, "nothing is relayed to this target until it has an address");
+            }
+        }
         let (queue, packets) = sync_channel(QUEUE);
-        let (number, is_whole) = (targets.len() as u64, targets.iter().all(Option::is_some));
-        let relay = Self { queue, targets: number, is_whole, packet_bytes: config.packet_bytes, books: books.clone() };
+        let (looks, ended) = channel();
+        if targets.iter().any(Target::may_move) {
+            let targets = targets.clone();
+            let look = move || {
+                while ended.recv_timeout(between) == Err(RecvTimeoutError::Timeout) {
+                    // What cannot be looked up stays as it is, which was told when it was new.
+                    targets.iter().filter(|it| it.may_move()).for_each(|it| _ = it.look(&look_up, &own));
+                }
+            };
+            std::thread::Builder::new().name("relay-names".to_owned()).spawn(look)?;
+        }
+        let relay = Self {
+            queue,
+            targets: targets.clone(),
+            packet_bytes: config.packet_bytes,
+            books: books.clone(),
+            _looks: looks,
+        };
         std::thread::Builder::new().name("relay".to_owned()).spawn(move || send(&packets, &targets, &books))?;
         Ok(Some(relay))
     }
 
     /// Whether lines are sent to every target. A reload looks for those that are left.
     pub fn is_whole(&self) -> bool {
-        self.is_whole
+        self.targets.iter().all(|target| target.way.load().is_some())
     }
 
     fn count(&self, outcome: RelayOutcome, lines: u64) {
-        self.books.lines[outcome.index()].fetch_add(lines * self.targets, Relaxed);
+        self.books.lines[outcome.index()].fetch_add(lines * self.targets.len() as u64, Relaxed);
     }
 }
 
-/// A socket that sends to `target` alone and never waits.
-fn connect(target: &str, own: &[SocketAddr]) -> io::Result<UdpSocket> {
-    let address = resolve(target)?.next().ok_or(io::ErrorKind::NotFound)?;
-    if own.iter().any(|own| leads_to(address, *own)) {
-        return Err(io::Error::other("it is listen.udp: each line would come back for ever"));
+/// Where lines are sent.
+#[derive(Debug)]
+struct Target {
+    /// `host:port`, as configured.
+    name: String,
+    /// Whether the host is a name, which may stand for another address later.
+    is_named: bool,
+    way: ArcSwapOption<Way>,
+}
+
+/// A socket that sends to one address alone and never waits.
+#[derive(Debug)]
+struct Way {
+    to: SocketAddr,
+    socket: UdpSocket,
+}
+
+impl Target {
+    fn new(name: &str) -> Self {
+        let is_named = name.parse::<SocketAddr>().is_err();
+        Self { name: name.to_owned(), is_named, way: ArcSwapOption::empty() }
     }
-    let any: SocketAddr =
-        if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { (std::net::Ipv6Addr::UNSPECIFIED, 0).into() };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(address)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
+
+    /// Whether a look may find something new.
+    fn may_move(&self) -> bool {
+        self.is_named || self.way.load().is_none()
+    }
+
+    /// Finds the address that the name stands for now; of several the first, or the one that lines go to already.
+    fn look(&self, look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>>, own: &[SocketAddr]) -> io::Result<()> {
+        let addresses = look_up(&self.name)?;
+        let before = self.way.load();
+        if before.as_ref().is_some_and(|before| addresses.contains(&before.to)) {
+            return Ok(());
+        }
+        let way = Way::to(*addresses.first().ok_or(io::ErrorKind::NotFound)?, own)?;
+        info!(target = self.name, address = %way.to, "lines are relayed to this target");
+        self.way.store(Some(Arc::new(way)));
+        Ok(())
+    }
+}
+
+impl Way {
+    fn to(address: SocketAddr, own: &[SocketAddr]) -> io::Result<Self> {
+        if own.iter().any(|own| leads_to(address, *own)) {
+            return Err(io::Error::other("it is listen.udp: each line would come back for ever"));
+        }
+        let any: SocketAddr =
+            if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+        let socket = UdpSocket::bind(any)?;
+        socket.connect(address)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { to: address, socket })
+    }
+
+    /// Whether the kernel took all of it.
+    fn send(&self, packet: &[u8]) -> bool {
+        self.socket.send(packet).is_ok_and(|length| length == packet.len())
+    }
 }
 
 /// Whether what is sent to `address` from here arrives at the socket that is bound to `own`, or can.
@@ -90,11 +172,11 @@ fn leads_to(address: SocketAddr, own: SocketAddr) -> bool {
 }
 
 /// Sends until the queue is closed.
-fn send(packets: &Receiver<Packet>, targets: &[Option<UdpSocket>], books: &RelayBooks) {
+fn send(packets: &Receiver<Packet>, targets: &[Target], books: &RelayBooks) {
     while let Ok((packet, lines)) = packets.recv() {
         for target in targets {
             // An error is often about the datagram before, which nobody took; this one was not sent either.
-            let sent = target.as_ref().is_some_and(|it| it.send(&packet).is_ok_and(|length| length == packet.len()));
+            let sent = target.way.load().as_ref().is_some_and(|way| way.send(&packet));
             let outcome = if sent { RelayOutcome::Sent } else { RelayOutcome::Dropped };
             books.lines[outcome.index()].fetch_add(lines, Relaxed);
             books.packets.fetch_add(u64::from(sent), Relaxed);
@@ -165,7 +247,8 @@ impl Packer {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicU64;
 
     use super::*;
 
@@ -249,11 +332,65 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_stands_for_nothing_yet_or_for_another_address_later_is_followed() {
+        let [one, two] = [target(), target()];
+        let [first, second] = [&one, &two].map(|target| target.local_addr().expect("bound"));
+        let names: Arc<(Mutex<Vec<SocketAddr>>, AtomicU64)> = Arc::default();
+        let seen = names.clone();
+        let look_up = move |_: &str| {
+            let found = seen.0.lock().expect("no panic").clone();
+            seen.1.fetch_add(1, Relaxed);
+            Ok(found)
+        };
+        let books = Arc::new(RelayBooks::default());
+        let config = config::Relay { targets: vec!["target.example:8125".to_owned()], packet_bytes: 1400 };
+        let relay = Relay::looking(&config, None, books.clone(), look_up, Duration::from_millis(1));
+        let relay = Arc::new(relay.expect("started").expect("there is a target"));
+        let mut packer = Packer::new(relay.clone());
+        let mut send = |expected: [u64; 3]| {
+            packer.datagram(b"a:1|c");
+            packer.flush();
+            while counts(&books) != expected {
+                std::thread::yield_now();
+            }
+        };
+        assert!(!relay.is_whole());
+        send([0, 1, 0]);
+
+        let now_stands_for = |addresses: &[SocketAddr]| {
+            *names.0.lock().expect("no panic") = addresses.to_vec();
+            let looks = names.1.load(Relaxed);
+            // One may have read what was before, the next has not, and the third begins once that has been heeded.
+            while names.1.load(Relaxed) < looks + 3 {
+                std::thread::yield_now();
+            }
+            assert!(relay.is_whole());
+        };
+        now_stands_for(&[first]);
+        send([1, 1, 0]);
+        assert_eq!(received(&one), "a:1|c\n");
+        // It stays where it is as long as that is one of its addresses, or if it has none.
+        now_stands_for(&[second, first]);
+        now_stands_for(&[]);
+        send([2, 1, 0]);
+        assert_eq!(received(&one), "a:1|c\n");
+        now_stands_for(&[second]);
+        send([3, 1, 0]);
+        assert_eq!(received(&two), "a:1|c\n");
+
+        drop((packer, relay));
+        while Arc::strong_count(&names) > 1 {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
     fn a_full_queue_is_not_waited_for() {
         let books = Arc::new(RelayBooks::default());
         let (queue, packets) = sync_channel(2);
-        let relay = Arc::new(Relay { queue, targets: 3, is_whole: true, packet_bytes: 100, books: books.clone() });
-        let mut packer = Packer::new(relay);
+        let targets = ["a", "b", "c"].map(Target::new).into();
+        let relay = Relay { queue, targets, packet_bytes: 100, books: books.clone(), _looks: channel().0 };
+        let mut packer = Packer::new(Arc::new(relay));
         for _ in 0..5 {
             packer.datagram(b"a:1|c\nb:1|c");
             packer.flush();
