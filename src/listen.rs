@@ -112,6 +112,16 @@ impl Backoff {
         wait
     }
 
+    /// Accepts by `attempt`; `None` says that a run of failures is over though nobody has come. The kernel takes a
+    /// descriptor before it looks who is there (`accept4` in `net/socket.c`), so an attempt that waits has got one.
+    pub async fn accept<T>(&self, attempt: impl Future<Output = io::Result<T>>) -> Option<io::Result<T>> {
+        tokio::select! {
+            biased;
+            outcome = attempt => Some(outcome),
+            () = std::future::ready(()), if self.is_failing() => None,
+        }
+    }
+
     /// Whether an error of accepting says no more than that the client went away before.
     pub fn is_no_fault(error: &io::Error) -> bool {
         use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
@@ -136,6 +146,19 @@ mod tests {
         assert!(backoff.succeeded());
         assert!(!backoff.succeeded(), "only the first success ends it");
         assert_eq!(backoff.failed(), Backoff::FIRST);
+    }
+
+    #[test]
+    fn failures_are_over_once_a_connection_is_waited_for() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut backoff = Backoff::default();
+        let come = |backoff: &Backoff| runtime.block_on(backoff.accept(async { Ok(1) }));
+        assert_eq!(come(&backoff).unwrap().unwrap(), 1);
+        backoff.failed();
+        assert_eq!(come(&backoff).unwrap().unwrap(), 1);
+        let failed = runtime.block_on(backoff.accept(async { Err::<u8, _>(io::ErrorKind::OutOfMemory.into()) }));
+        assert!(failed.is_some_and(|outcome| outcome.is_err()));
+        assert!(runtime.block_on(backoff.accept(std::future::pending::<io::Result<u8>>())).is_none());
     }
 
     #[test]

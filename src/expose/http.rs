@@ -242,15 +242,15 @@ pub async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<St
 /// The next connection. Failures are counted and waited out, since without descriptors each try fails at once.
 async fn accept(listener: &tokio::net::TcpListener, state: &State, backoff: &mut Backoff) -> TcpStream {
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                if backoff.succeeded() {
-                    tracing::info!("HTTP connections are accepted again");
-                }
-                return stream;
-            }
-            Err(error) if Backoff::is_no_fault(&error) => {}
-            Err(error) => {
+        let outcome = backoff.accept(listener.accept()).await;
+        if !matches!(outcome, Some(Err(_))) && backoff.succeeded() {
+            tracing::info!("HTTP connections are accepted again");
+        }
+        match outcome {
+            Some(Ok((stream, _))) => return stream,
+            None => {}
+            Some(Err(error)) if Backoff::is_no_fault(&error) => {}
+            Some(Err(error)) => {
                 state.exposer.telemetry().accept_failed();
                 if !backoff.is_failing() {
                     tracing::warn!(%error, "cannot accept HTTP connections");

@@ -250,20 +250,22 @@ impl Shared {
         let kind = socket.listener.label();
         let mut backoff = Backoff::default();
         loop {
-            match listener.accept().await {
-                Ok(stream) => {
-                    if backoff.succeeded() {
-                        info!(listener = kind, "connections are accepted again");
-                        socket.failing.store(false, Relaxed);
-                    }
+            let outcome = backoff.accept(listener.accept()).await;
+            if !matches!(outcome, Some(Err(_))) && backoff.succeeded() {
+                info!(listener = kind, "connections are accepted again");
+                socket.failing.store(false, Relaxed);
+            }
+            match outcome {
+                Some(Ok(stream)) => {
                     socket.accepted.fetch_add(1, Relaxed);
                     match Place::take(&self, &socket) {
                         Some(place) => _ = tokio::task::spawn_local(place.serve(stream)),
                         None => _ = socket.refused.fetch_add(1, Relaxed),
                     }
                 }
-                Err(error) if Backoff::is_no_fault(&error) => {}
-                Err(error) => {
+                None => {}
+                Some(Err(error)) if Backoff::is_no_fault(&error) => {}
+                Some(Err(error)) => {
                     socket.errors.fetch_add(1, Relaxed);
                     if !backoff.is_failing() {
                         warn!(listener = kind, %error, "cannot accept connections, trying again");
