@@ -55,6 +55,20 @@ closed_set! {
 }
 
 closed_set! {
+    /// Why an HTTP client was not let in; the `reason` of `statsieve_http_refused_total`.
+    pub enum HttpRefusal {
+        /// TLS could not be negotiated, or not in time; a certificate that is wanted and missing shows here.
+        Handshake = "handshake",
+        /// What came is no HTTP/1.1 request, or its head is too large.
+        Malformed = "malformed",
+        /// The quota of `rate_limit` in the web configuration is used up: 429.
+        RateLimited = "rate_limited",
+        /// No password, or a wrong one: 401.
+        Unauthorized = "unauthorized",
+    }
+}
+
+closed_set! {
     /// What became of a line that was to be relayed, at one target; the `outcome` of `statsieve_relay_lines_total`.
     pub enum RelayOutcome {
         /// It was sent; whether it arrived, nobody tells.
@@ -543,6 +557,8 @@ families! {
         "Failures to accept an HTTP connection, for want of descriptors or memory.");
     GAVE_WAY = Counter("statsieve_http_connections_gave_way", "",
         "HTTP connections closed for others, since as many as may be were open: they asked for nothing, or read too slowly.");
+    HTTP_REFUSED = Counter("statsieve_http_refused", "",
+        "TLS handshakes and HTTP requests that were refused before a path was looked at, by why.").by(&["reason"]);
     RELOADS = Counter("statsieve_config_reloads", "", "Times that the configuration was read again, by how that ended.")
         .by(&["outcome"]);
     RELOAD_OK = Gauge("statsieve_config_last_reload_successful", "",

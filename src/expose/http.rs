@@ -42,6 +42,7 @@ use super::{Exposer, negotiate};
 use crate::config::{DebugApi, Format, Http};
 use crate::insight::Insight;
 use crate::listen::Backoff;
+use crate::telemetry::HttpRefusal;
 
 /// How long a request may take to arrive, and a connection to lie idle between two.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -175,6 +176,10 @@ impl State {
         self.report = Some(report);
         self
     }
+
+    fn refused(&self, why: HttpRefusal) {
+        self.exposer.telemetry().refused_http(why);
+    }
 }
 
 /// Whether a client at `peer` that asks for `host` may see one of [`DEBUG_PATHS`].
@@ -286,11 +291,13 @@ async fn admitted(
 ) -> Response<Reply> {
     // Of a connection from before TLS was turned on.
     if in_force.tls().is_some() && !client.is_encrypted {
+        state.refused(HttpRefusal::Handshake);
         let mut response = page(StatusCode::BAD_REQUEST, PLAIN, "this port is for HTTPS\n", &request);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         return response;
     }
     if let Err(wait) = in_force.admit() {
+        state.refused(HttpRefusal::RateLimited);
         let mut response = page(StatusCode::TOO_MANY_REQUESTS, PLAIN, "Too Many Requests\n", &request);
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -299,6 +306,7 @@ async fn admitted(
     let credentials = request.headers().get(header::AUTHORIZATION).cloned();
     let (may_pass, is_user) = web.admits(in_force, credentials).await;
     if !may_pass {
+        state.refused(HttpRefusal::Unauthorized);
         let mut response = page(StatusCode::UNAUTHORIZED, PLAIN, "Unauthorized\n", &request);
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
         return response;

@@ -64,6 +64,7 @@ impl Telemetry {
             scrapes_in_flight: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
             gave_way: AtomicU64::new(0),
+            http_refused: Default::default(),
             relay: Arc::default(),
             relay_targets: Mutex::default(),
             mapping_rules: AtomicU64::new(0),
@@ -194,6 +195,11 @@ impl Telemetry {
     /// An HTTP connection was closed for another.
     pub fn gave_way(&self) {
         self.ledger.gave_way.fetch_add(1, Relaxed);
+    }
+
+    /// An HTTP client was not let in.
+    pub fn refused_http(&self, why: HttpRefusal) {
+        self.ledger.http_refused[why.index()].fetch_add(1, Relaxed);
     }
 
     /// So many mapping rules are in force from now on.
@@ -341,6 +347,7 @@ pub(super) struct Ledger {
     scraped_ms: AtomicU64,
     accept_errors: AtomicU64,
     gave_way: AtomicU64,
+    http_refused: [AtomicU64; HttpRefusal::COUNT],
     pub(super) relay: Arc<RelayBooks>,
     /// With commas between them.
     pub(super) relay_targets: Mutex<String>,
@@ -492,6 +499,8 @@ impl Collector for Ledger {
         out.gauge(&SCRAPE_SIZE, self.scrape_bytes.load(Relaxed))?;
         out.counter(&ACCEPT_ERRORS, self.accept_errors.load(Relaxed))?;
         out.counter(&GAVE_WAY, self.gave_way.load(Relaxed))?;
+        let reasons = HttpRefusal::ALL.iter();
+        out.counters(&HTTP_REFUSED, reasons.map(|why| (why.label(), self.http_refused[why.index()].load(Relaxed))))?;
         out.counters(&RELOADS, self.reloads())?;
         out.gauge(&RELOAD_OK, u64::from(self.reload_successful.load(Relaxed)))?;
         if let Some(mut family) = out.family(&RELOAD_TIME)? {
@@ -762,6 +771,7 @@ mod tests {
         telemetry.set_mapping_rules(12);
         telemetry.set_memory_limit(1 << 28);
         telemetry.gave_way();
+        telemetry.refused_http(HttpRefusal::Unauthorized);
         telemetry.scraped(Format::OpenMetrics, Duration::from_millis(2), 1234);
 
         let text = text(&telemetry);
@@ -800,6 +810,8 @@ mod tests {
             ("statsieve_mapping_rules", 12.0),
             ("statsieve_memory_limit_bytes", 268_435_456.0),
             ("statsieve_http_connections_gave_way_total", 1.0),
+            ("statsieve_http_refused_total{reason=\"handshake\"}", 0.0),
+            ("statsieve_http_refused_total{reason=\"unauthorized\"}", 1.0),
             ("statsieve_client_metrics_total", 2.0),
             ("statsieve_client_packets_total", 4.0),
             ("statsieve_client_bytes_total", 6.0),

@@ -193,6 +193,9 @@ fn what_is_no_sensible_request_costs_its_connection_alone() {
         );
         assert_sound(&sidecar, &mut lines, what);
     }
+    let malformed = |it: &Sidecar| it.scrape().value("statsieve_http_refused_total{reason=\"malformed\"}");
+    // All but the chunks and the method, which have heads that can be read.
+    sidecar.wait_until("each that is no request is counted", |it| malformed(it) == 7.0);
     // A body without an end, of which nobody reads a byte.
     let mut endless = connect(&sidecar, b"POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n");
     endless.set_write_timeout(Some(Duration::from_millis(200))).unwrap();

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 
-use crate::harness::{PATIENCE, Reply, Sidecar, read_reply, run, spawn, start_in_vain, wait_for};
+use crate::harness::{PATIENCE, Reply, Sidecar, read_reply, read_samples, run, spawn, start_in_vain, wait_for};
 use crate::prometheus::Prometheus;
 use crate::tools::{outcome_of, tool};
 
@@ -151,6 +151,11 @@ fn users() -> String {
 
 const ALICE: &str = "Authorization: Basic YWxpY2U6d29uZGVyOmxhbmQ=\r\n";
 
+/// What a scrape says of clients that were not let in.
+fn not_let_in(scrape: &Reply, reason: &str) -> f64 {
+    read_samples(&scrape.text())[&format!("statsieve_http_refused_total{{reason=\"{reason}\"}}")]
+}
+
 #[test]
 fn both_versions_of_tls_are_spoken_and_neither_older_ones_nor_plain_http() {
     let folder = Folder::new(TLS);
@@ -179,6 +184,10 @@ fn both_versions_of_tls_are_spoken_and_neither_older_ones_nor_plain_http() {
     assert!(reply.text().contains("https://"), "{}", reply.text());
     let log = sidecar.log();
     assert!(log.contains("a TLS handshake failed"), "{log}");
+    sidecar.wait_until("both are counted", |_| {
+        let stream = connect(sidecar.http, folder.client(None, &[], &[&rustls::version::TLS13])).unwrap();
+        not_let_in(&get(stream, "/metrics", "").unwrap(), "handshake") == 2.0
+    });
     sidecar.stop();
 }
 
@@ -336,6 +345,7 @@ fn all_who_are_not_let_in_get_the_same_answer_on_every_path() {
         }
         assert_eq!(ask(path, &of("basic Ym9iOmJvYg==")).status, expected, "{path}");
     }
+    assert_eq!(not_let_in(&ask("/metrics", ALICE), "unauthorized"), 1.0 + 7.0 * 7.0);
     let log = sidecar.log();
     let config = ask("/api/v1/config", ALICE).text();
     assert!(config.contains("web.yml"), "{config}");
@@ -357,6 +367,12 @@ fn requests_over_the_quota_are_answered_with_429() {
     assert_eq!((refused.status, refused.text().as_str()), (429, "Too Many Requests\n"));
     let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((3000..=3600).contains(&wait), "{wait}");
+    // With a quota that lets all through it can be read.
+    folder.write("web.yml", "rate_limit: { interval: 1ms, burst: 1000 }\n");
+    sidecar.signal(Signal::SIGHUP);
+    sidecar.wait_until("the new quota is in force", |_| ask().status == 200);
+    let scrape = get(TcpStream::connect(sidecar.http).unwrap(), "/metrics", "").unwrap();
+    assert!(not_let_in(&scrape, "rate_limited") >= 1.0, "{}", scrape.text());
     sidecar.stop();
 }
 

@@ -12,9 +12,9 @@ use statsieve::command::{BAD_CONFIGURATION, FAILED, OK};
 use statsieve::config::{self, Sources};
 use statsieve::model::{DropReason, SampleType, TagDropReason};
 use statsieve::telemetry::statsd_exporter::{self, EventError, EventType, SampleError};
-use statsieve::telemetry::{ExpiryCause, FAMILIES, Family, Listener, RelayOutcome, ReloadOutcome};
+use statsieve::telemetry::{ExpiryCause, FAMILIES, Family, HttpRefusal, Listener, RelayOutcome, ReloadOutcome};
 
-use crate::promise::keep;
+use crate::promise::{keep, paths};
 
 /// The values of a label, or `None` if they are whatever was configured or counted.
 fn values(family: &str, label: &str) -> Option<Vec<&'static str>> {
@@ -40,6 +40,7 @@ fn values(family: &str, label: &str) -> Option<Vec<&'static str>> {
         ("statsieve_tags_dropped_total", "reason") => all!(TagDropReason),
         ("statsieve_config_reloads_total" | "statsd_exporter_config_reloads_total", "outcome") => all!(ReloadOutcome),
         ("statsieve_relay_lines_total", "outcome") => all!(RelayOutcome),
+        ("statsieve_http_refused_total", "reason") => all!(HttpRefusal),
         ("statsieve_mapping_actions_total", "action") => Some(vec!["map", "drop", "none"]),
         ("statsieve_scrapes_total", "format") => Some(vec!["text", "openmetrics", "protobuf"]),
         ("statsd_exporter_events_total", "type") => all!(EventType),
@@ -225,22 +226,6 @@ fn usage(command: &str, help: &str, facts: &mut Vec<String>) {
     }
 }
 
-/// The paths of all values in JSON, `[]` for elements of lists.
-fn paths(value: &Value, path: &str, found: &mut BTreeSet<String>) {
-    match value {
-        Value::Object(fields) => {
-            fields.iter().for_each(|(name, value)| {
-                paths(value, &if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, found);
-            });
-        }
-        Value::Array(values) => values.iter().for_each(|value| paths(value, &format!("{path}[]"), found)),
-        Value::Null => {}
-        Value::String(_) => _ = found.insert(format!("{path}: text")),
-        Value::Number(_) => _ = found.insert(format!("{path}: number")),
-        Value::Bool(_) => _ = found.insert(format!("{path}: true or false")),
-    }
-}
-
 #[test]
 fn the_command_line_keeps_its_commands_flags_variables_and_codes() {
     let help = run(&["--help"]);
@@ -273,7 +258,7 @@ fn the_command_line_keeps_its_commands_flags_variables_and_codes() {
         if let Some(labels) = value.get_mut("labels") {
             *labels = serde_json::json!({ "*": "text" });
         }
-        paths(&value, "", &mut found);
+        paths(&value, "", &[], &mut found);
     }
     assert!(found.len() > 8, "{found:#?}");
     facts.extend(found.iter().map(|path| format!("explain --json {path}")));

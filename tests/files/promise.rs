@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/interface").join(name)
 }
@@ -27,6 +29,21 @@ pub(crate) fn keep(name: &str, facts: Vec<String>) {
     if !update.is_empty() {
         let head = "# What users build on, as tests/files/promise.rs explains. A line that goes is a breaking change.";
         std::fs::write(file(name), format!("{head}\n{}\n", facts.join("\n"))).expect("the file can be written");
+    }
+}
+
+/// The paths of all values in JSON, `[]` for elements of lists, and `*` for the fields of a field in `by_word`.
+pub(crate) fn paths(value: &Value, path: &str, by_word: &[&str], found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| {
+            let name = if by_word.iter().any(|word| path.ends_with(word)) { "*" } else { name };
+            paths(value, &if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }, by_word, found);
+        }),
+        Value::Array(values) => values.iter().for_each(|value| paths(value, &format!("{path}[]"), by_word, found)),
+        Value::Null => {}
+        Value::String(_) => _ = found.insert(format!("{path}: text")),
+        Value::Number(_) => _ = found.insert(format!("{path}: number")),
+        Value::Bool(_) => _ = found.insert(format!("{path}: true or false")),
     }
 }
 

@@ -29,6 +29,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::places::{Busy, Place};
 use super::{MAX_BUFFER_BYTES, MAX_HEADER_BYTES, MAX_HEADERS, STOP_GRACE, State, answer};
+use crate::telemetry::HttpRefusal;
 
 /// What HTTP/2 may send before we read it, bytes of a stream and of a connection; no request has a body that is read.
 const WINDOW_BYTES: u32 = 65_535;
@@ -68,10 +69,12 @@ pub(super) async fn serve(stream: TcpStream, state: Arc<State>, place: &Arc<Plac
         () = state.lifecycle.stopped() => return,
         shaken = timeout(state.header_timeout, shake_hands(stream, stalled, config)) => shaken,
     };
-    let stream = match shaken {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return followed.failed(peer, &error),
-        Err(_) => return followed.failed(peer, &"it was not finished in time"),
+    let stream = match shaken.unwrap_or_else(|_| Err(io::Error::other("it was not finished in time"))) {
+        Ok(stream) => stream,
+        Err(error) => {
+            state.refused(HttpRefusal::Handshake);
+            return followed.failed(peer, &error);
+        }
     };
     let (_, session) = stream.get_ref();
     let is_known = verifies && session.peer_certificates().is_some();
@@ -130,13 +133,16 @@ pub(super) async fn over_http1(
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut served = pin!(served);
-    _ = tokio::select! {
+    let ended = tokio::select! {
         ended = served.as_mut() => ended,
         () = state.lifecycle.stopped() => {
             served.as_mut().graceful_shutdown();
             served.await
         }
     };
+    if ended.is_err_and(|error| error.is_parse()) {
+        state.refused(HttpRefusal::Malformed);
+    }
 }
 
 async fn over_http2(
