@@ -568,7 +568,7 @@ families! {
     RELAYED = Counter("statsieve_relay_lines", "", "Lines to be sent on, by what became of them, for each target.")
         .by(&["outcome"]);
     MEMORY_LIMIT = Gauge("statsieve_memory_limit", "bytes",
-        "The most memory that the process can take by its configuration, whatever it is sent.");
+        "The most memory that the process can take by its configuration, whatever it is sent.").core();
     PROCESS_CPU = Counter("process_cpu", "seconds", "Total user and system CPU time spent in seconds.").core();
     PROCESS_OPEN_FDS = Gauge("process_open_fds", "", "Number of open file descriptors.");
     PROCESS_MAX_FDS = Gauge("process_max_fds", "", "Maximum number of open file descriptors.");
