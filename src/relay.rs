@@ -43,18 +43,18 @@ pub struct Relay {
 
 impl Relay {
     /// Starts the thread that sends; `None` without targets. A target whose name stands for nothing now, or that is
-    /// `own`, where lines come in, is sent nothing: the log says so, its lines are counted as dropped, and it is looked
+    /// `own`, where lines come in over UDP, is sent nothing: the log says so, its lines are counted as dropped, and it is looked
     /// for again every 30 seconds, as is what other names stand for.
     ///
     /// # Errors
     /// If there can be no thread.
-    pub fn start(config: &config::Relay, own: Option<&str>, books: Arc<RelayBooks>) -> io::Result<Option<Self>> {
+    pub fn start(config: &config::Relay, own: Option<SocketAddr>, books: Arc<RelayBooks>) -> io::Result<Option<Self>> {
         Self::looking(config, own, books, |name| Ok(resolve(name)?.collect()), BETWEEN_LOOKS)
     }
 
     fn looking(
         config: &config::Relay,
-        own: Option<&str>,
+        own: Option<SocketAddr>,
         books: Arc<RelayBooks>,
         look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + 'static,
         between: Duration,
@@ -62,11 +62,10 @@ impl Relay {
         if config.targets.is_empty() {
             return Ok(None);
         }
-        let own: Vec<SocketAddr> = own.and_then(|own| resolve(own).ok()).into_iter().flatten().collect();
         let targets: Arc<[Target]> = config.targets.iter().map(|name| Target::new(name)).collect();
         for target in targets.iter() {
-            if let Err(error) = target.look(&look_up, &own) {
-                warn!(target = target.name, %error, "nothing is relayed to this target until it has an address");
+            if let Err(error) = target.look(&look_up, own) {
+                warn!(target = target.name, %error, "nothing is relayed to this target for now");
             }
         }
         let (queue, packets) = sync_channel(QUEUE);
@@ -76,7 +75,7 @@ impl Relay {
             let look = move || {
                 while ended.recv_timeout(between) == Err(RecvTimeoutError::Timeout) {
                     // What cannot be looked up stays as it is, which was told when it was new.
-                    targets.iter().filter(|it| it.may_move()).for_each(|it| _ = it.look(&look_up, &own));
+                    targets.iter().filter(|it| it.may_move()).for_each(|it| _ = it.look(&look_up, own));
                 }
             };
             std::thread::Builder::new().name("relay-names".to_owned()).spawn(look)?;
@@ -131,7 +130,7 @@ impl Target {
     }
 
     /// Finds the address that the name stands for now; of several the first, or the one that lines go to already.
-    fn look(&self, look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>>, own: &[SocketAddr]) -> io::Result<()> {
+    fn look(&self, look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>>, own: Option<SocketAddr>) -> io::Result<()> {
         let addresses = look_up(&self.name)?;
         let before = self.way.load();
         if before.as_ref().is_some_and(|before| addresses.contains(&before.to)) {
@@ -145,9 +144,9 @@ impl Target {
 }
 
 impl Way {
-    fn to(address: SocketAddr, own: &[SocketAddr]) -> io::Result<Self> {
-        if own.iter().any(|own| leads_to(address, *own)) {
-            return Err(io::Error::other("it is listen.udp: each line would come back for ever"));
+    fn to(address: SocketAddr, own: Option<SocketAddr>) -> io::Result<Self> {
+        if own.is_some_and(|own| leads_to(address, own)) {
+            return Err(io::Error::other("it is where lines come in: each line would come back for ever"));
         }
         let any: SocketAddr =
             if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };

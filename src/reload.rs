@@ -9,6 +9,7 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,6 +38,8 @@ pub struct InForce {
     store: Arc<Store>,
     telemetry: Arc<Telemetry>,
     listeners: Vec<Listener>,
+    /// Where lines come in over UDP.
+    udp: Option<SocketAddr>,
     /// One reload at a time.
     turn: Mutex<()>,
 }
@@ -57,6 +60,7 @@ impl InForce {
         Self {
             sources,
             preset: None,
+            udp: None,
             loaded: ArcSwap::from_pointee(loaded),
             rules,
             store,
@@ -69,6 +73,12 @@ impl InForce {
     /// Reads its sources over this preset.
     pub fn over(mut self, preset: Option<Preset>) -> Self {
         self.preset = preset;
+        self
+    }
+
+    /// Relays nothing to this address, where lines come in.
+    pub fn from_udp(mut self, udp: Option<SocketAddr>) -> Self {
+        self.udp = udp;
         self
     }
 
@@ -99,7 +109,7 @@ impl InForce {
         let restart = keep_what_needs_a_restart(&mut loaded.config, &before.config);
         open.retain(|line| restart.iter().any(|key| line.starts_with(key)));
         loaded.hold_back(&before, &restart);
-        let rules = rules(&loaded.config, Some((&before.config, &self.rules.load())), self.telemetry.relay());
+        let rules = rules(&loaded.config, Some((&before.config, &self.rules.load())), self.udp, self.telemetry.relay());
         let rules = match rules {
             Ok(rules) => rules,
             Err(error) => {
@@ -142,18 +152,23 @@ impl InForce {
 }
 
 /// The rules of a configuration, with what goes on from those before: estimates and lists of users stay if nothing of
-/// theirs has changed.
+/// theirs has changed. Nothing is relayed to `udp`, where lines come in.
 ///
 /// # Errors
 /// If there can be no relay.
-pub fn rules(config: &Config, before: Option<(&Config, &Rules)>, relay: &Arc<RelayBooks>) -> io::Result<Rules> {
+pub fn rules(
+    config: &Config,
+    before: Option<(&Config, &Rules)>,
+    udp: Option<SocketAddr>,
+    relay: &Arc<RelayBooks>,
+) -> io::Result<Rules> {
     let mut rules = Rules::new(config);
     rules.relay = match before {
         // A target that could not be found is looked for again.
         Some((old, rules)) if old.relay == config.relay && rules.relay.as_ref().is_some_and(|it| it.is_whole()) => {
             rules.relay.clone()
         }
-        _ => Relay::start(&config.relay, config.listen.udp.as_deref(), relay.clone())?.map(Arc::new),
+        _ => Relay::start(&config.relay, udp, relay.clone())?.map(Arc::new),
     };
     if let Some((_, before)) = before {
         rules.generation = before.generation + 1;

@@ -220,7 +220,9 @@ async fn serve(
     let books: Vec<Arc<Books>> = (0..workers).map(|_| Arc::default()).collect();
     let level = config.telemetry.own_metrics;
     let telemetry = Telemetry::new(books.clone(), sockets, series, &loaded.hash, level);
-    let first = reload::rules(config, None, telemetry.relay()).map_err(|error| failed("cannot relay", &error))?;
+    let udp_address = bound.udp.as_ref().map(|sockets| sockets.address());
+    let first =
+        reload::rules(config, None, udp_address, telemetry.relay()).map_err(|error| failed("cannot relay", &error))?;
     let rules = Arc::new(ArcSwap::from_pointee(first));
     let estimates = {
         let (rules, clock) = (rules.clone(), clock.clone());
@@ -242,7 +244,7 @@ async fn serve(
     // What another program leaves open as well, whoever runs it knows.
     let tells_of_open = preset.is_none();
     let in_force = InForce::new(sources, loaded, rules.clone(), store.clone(), telemetry.clone());
-    let mut in_force = in_force.over(preset);
+    let mut in_force = in_force.over(preset).from_udp(udp_address);
 
     let refusals = Arc::new(Refusals::default());
     let (ended, mut worker_ended) = mpsc::unbounded_channel();

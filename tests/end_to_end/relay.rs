@@ -186,3 +186,21 @@ fn a_sidecar_that_is_its_own_target_takes_each_line_once() {
     scrape.assert("statsieve_relay_lines_total{outcome=\"dropped\"}", 3.0);
     sidecar.stop();
 }
+
+/// The configuration names no port: what counts is where it listens, which may also be a socket that was handed over.
+#[test]
+fn a_reload_that_makes_the_sidecar_its_own_target_is_noticed_by_the_socket_and_not_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("statsieve.toml");
+    std::fs::write(&path, "").unwrap();
+    let sidecar = Sidecar::start_with(&["listen.workers=1"], &["--config", path.to_str().unwrap()]);
+    std::fs::write(&path, format!("[relay]\ntargets = [\"{}\"]\n", sidecar.udp)).unwrap();
+    sidecar.signal(Signal::SIGHUP);
+    sidecar.wait_until("it is told", |it| it.log().contains("each line would come back for ever"));
+    sidecar.wait_until("it is in force", |it| it.log().contains("configuration read again and in force"));
+    sidecar.send(&["hits:1|c"]);
+    let dropped = "statsieve_relay_lines_total{outcome=\"dropped\"}";
+    sidecar.wait_until("it is lost", |it| it.scrape().value(dropped) == 1.0);
+    sidecar.settled(1).assert("hits_total", 1.0);
+    sidecar.stop();
+}
