@@ -301,6 +301,11 @@ impl Pipeline {
         }
     }
 
+    /// Wakes what rests while no line comes.
+    pub fn stir(&self) {
+        self.stages.store.stir();
+    }
+
     /// The batch is over: its counts become visible to scrapes, and nothing is recorded until the next begins.
     pub fn end(&mut self, books: &Books) {
         let Stages { tally, cache, passage, sampler, packer, .. } = &mut self.stages;

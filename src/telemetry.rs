@@ -343,6 +343,8 @@ pub struct SocketBooks {
     pub errors: AtomicU64,
     /// The last attempt failed, and it is tried again.
     pub failing: AtomicBool,
+    /// Whether the file of a unix socket does not lead to it.
+    pub lost: AtomicBool,
 }
 
 impl SocketBooks {
@@ -360,6 +362,7 @@ impl SocketBooks {
             refused: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             failing: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
         }
     }
 }

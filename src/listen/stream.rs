@@ -4,8 +4,8 @@
 //! Not here: cutting bytes into lines (`frame`).
 //! Always: nothing is lost: what is not read yet waits in the kernel, and then the sender does, so there is nothing to
 //! thin; a line counts once its sender has ended it, or the stream, and not if the connection broke in the middle of
-//! it; connections stay under `listen.max_connections`, further ones are closed at once and counted; a listener that
-//! fails is tried again, and takes no other along.
+//! it; connections stay under `listen.max_connections`, further ones are closed at once and counted; none keeps the
+//! others from their turn; a listener that fails is tried again, and takes no other along.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::LocalSet;
 use tracing::{info, warn};
@@ -28,8 +29,12 @@ use crate::clock::Clock;
 use crate::pipeline::Pipeline;
 use crate::telemetry::{Books, Listener, SocketBooks};
 
-/// Read at once from one connection, bytes; the next has its turn then.
+/// Read at once from one connection, bytes.
 const READ_BYTES: usize = 65_536;
+/// Read from one connection, bytes, before all others have their turn.
+const TURN_BYTES: usize = READ_BYTES;
+/// What a read costs whatever it brings, in bytes that could have been taken in meanwhile.
+const READ_COST: usize = 1024;
 /// A stream from which nothing comes for this long, twice, holds nothing any more.
 const QUIET: Duration = Duration::from_millis(2);
 /// The longest wait for that.
@@ -117,8 +122,10 @@ impl Worker {
         let local = LocalSet::new();
         local.block_on(&runtime, async {
             let accept = |listener, socket: &Arc<SocketBooks>| {
-                let accepting = shared.clone().accept(Accepting::new(listener)?, socket.clone());
-                io::Result::Ok(tokio::task::spawn_local(accepting))
+                let retired = Rc::new(Notify::new());
+                let accepting = shared.clone().accept(Accepting::new(listener)?, socket.clone(), retired.clone());
+                tokio::task::spawn_local(accepting);
+                io::Result::Ok(retired)
             };
             let mut accepting = Vec::new();
             for (listener, socket) in self.listeners {
@@ -128,12 +135,10 @@ impl Worker {
                 let asked = tokio::select! {
                     asked = self.control.heard() => asked,
                     Some((listener, socket)) = self.anew.recv() => {
-                        let task = accept(listener, &socket)?;
-                        // Connections that the old one holds are accepted yet; it can get no more.
-                        shared.quiet().await;
+                        let new = accept(listener, &socket)?;
                         let old = accepting.iter_mut().find(|(_, other)| Arc::ptr_eq(other, &socket));
                         if let Some((old, _)) = old {
-                            std::mem::replace(old, task).abort();
+                            std::mem::replace(old, new).notify_one();
                         }
                         continue;
                     }
@@ -228,12 +233,22 @@ impl Place {
     async fn serve(self, stream: Stream) {
         let Self { shared, socket } = &self;
         let mut framing = stream.framing(shared.limits.max_line_bytes);
-        let mut ended = None;
-        while ended.is_none() {
-            let in_time = shared.in_time(stream.readable()).await;
-            ended = if in_time { shared.read(&stream, &mut framing, socket) } else { Some(false) };
-        }
-        shared.take(socket, 0, |out| framing.finish(ended == Some(true), out));
+        let mut took = 0;
+        let is_whole = loop {
+            // One whose sender is faster than it is read never has to wait.
+            if took >= TURN_BYTES {
+                tokio::task::yield_now().await;
+                took = 0;
+            }
+            if !shared.in_time(stream.readable()).await {
+                break false;
+            }
+            match shared.read(&stream, &mut framing, socket) {
+                Ok(length) => took += READ_COST + length,
+                Err(is_whole) => break is_whole,
+            }
+        };
+        shared.take(socket, 0, |out| framing.finish(is_whole, out));
     }
 }
 
@@ -245,12 +260,17 @@ impl Drop for Place {
 }
 
 impl Shared {
-    /// Accepts connections for ever. A failure is waited out, told once, and shown until it is over.
-    async fn accept(self: Rc<Self>, listener: Accepting, socket: Arc<SocketBooks>) {
+    /// Accepts connections, until nobody waits for that and it is `retired`. A failure is waited out, told once, and
+    /// shown until it is over.
+    async fn accept(self: Rc<Self>, listener: Accepting, socket: Arc<SocketBooks>, retired: Rc<Notify>) {
         let kind = socket.listener.label();
         let mut backoff = Backoff::default();
         loop {
-            let outcome = backoff.accept(listener.accept()).await;
+            let outcome = tokio::select! {
+                biased;
+                outcome = backoff.accept(listener.accept()) => outcome,
+                () = retired.notified() => return,
+            };
             if !matches!(outcome, Some(Err(_))) && backoff.succeeded() {
                 info!(listener = kind, "connections are accepted again");
                 socket.failing.store(false, Relaxed);
@@ -260,7 +280,11 @@ impl Shared {
                     socket.accepted.fetch_add(1, Relaxed);
                     match Place::take(&self, &socket) {
                         Some(place) => _ = tokio::task::spawn_local(place.serve(stream)),
-                        None => _ = socket.refused.fetch_add(1, Relaxed),
+                        None => {
+                            socket.refused.fetch_add(1, Relaxed);
+                            // Who logs that may be at rest, as no line has come.
+                            self.pipeline.borrow().stir();
+                        }
                     }
                 }
                 None => {}
@@ -269,8 +293,9 @@ impl Shared {
                     socket.errors.fetch_add(1, Relaxed);
                     if !backoff.is_failing() {
                         warn!(listener = kind, %error, "cannot accept connections, trying again");
-                        socket.failing.store(true, Relaxed);
                     }
+                    // Each time, since another that is retired may have taken it back.
+                    socket.failing.store(true, Relaxed);
                     tokio::time::sleep(backoff.failed()).await;
                 }
             }
@@ -285,18 +310,20 @@ impl Shared {
         matches!(tokio::time::timeout(self.limits.idle_timeout, readable).await, Ok(Ok(())))
     }
 
-    /// Reads once and takes in what came. Once no more can come: whether its sender has ended the stream; otherwise it
-    /// broke. Nothing else runs meanwhile.
-    fn read(&self, stream: &Stream, framing: &mut Framing, socket: &SocketBooks) -> Option<bool> {
+    /// Reads once and takes in what came; says how many bytes. Nothing else runs meanwhile.
+    ///
+    /// # Errors
+    /// Once no more can come: whether its sender has ended the stream; otherwise it broke.
+    fn read(&self, stream: &Stream, framing: &mut Framing, socket: &SocketBooks) -> Result<usize, bool> {
         let mut buffer = self.buffer.borrow_mut();
         match stream.try_read(&mut buffer) {
-            Ok(0) => Some(true),
+            Ok(0) => Err(true),
             Ok(length) => {
                 self.take(socket, length, |out| framing.feed(&buffer[..length], out));
-                None
+                Ok(length)
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
-            Err(_) => Some(false),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+            Err(_) => Err(false),
         }
     }
 

@@ -101,7 +101,7 @@ impl Bound {
             return Ok(Self { socket, file: None });
         }
         let (path, address) = (Path::new(path), SockAddr::unix(path)?);
-        make_way(path, kind, &address)?;
+        make_way(path, &address)?;
         socket.bind(&address)?;
         let inode = fs::symlink_metadata(path)?.ino();
         let file = OwnFile { path: path.to_owned(), inode };
@@ -141,8 +141,8 @@ pub fn written(address: &SocketAddr) -> String {
     }
 }
 
-/// Removes a socket's file that nobody listens at.
-fn make_way(path: &Path, kind: Type, address: &SockAddr) -> io::Result<()> {
+/// Removes a socket's file that nobody has open any more.
+fn make_way(path: &Path, address: &SockAddr) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -151,10 +151,12 @@ fn make_way(path: &Path, kind: Type, address: &SockAddr) -> io::Result<()> {
     if !found.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file is there that is no socket"));
     }
-    let probe = Socket::new(Domain::UNIX, kind, None)?;
+    // A socket of datagrams, whatever is there: to one of streams this is an error, where a stream would be a connection
+    // that its owner had to accept, and be waited for as long as he accepts none.
+    let probe = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
     match probe.connect(address) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        // A socket of another kind, or one that may not be asked, is somebody's.
+        // One of datagrams, one of streams, or one that may not be asked: it is somebody's.
         _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
     }
 }
@@ -187,6 +189,23 @@ mod tests {
         fs::write(&path, "text").expect("written");
         assert_eq!(Bound::datagrams(text, 0o600).expect_err("a file").kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).expect("there"), "text");
+    }
+
+    #[test]
+    fn whoever_listens_and_accepts_nobody_is_neither_waited_for_nor_connected_to() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let path = folder.path().join("s.sock");
+        let other = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        other.bind(&SockAddr::unix(&path).expect("an address")).expect("bound");
+        let text = path.to_str().expect("UTF-8");
+        let tried = |text| Bound::streams(text, 0o600).expect_err("in use").kind();
+        assert_eq!(tried(text), io::ErrorKind::AddrInUse, "bound, and not listening yet");
+        other.listen(0).expect("listening");
+        for _ in 0..5 {
+            assert_eq!(tried(text), io::ErrorKind::AddrInUse);
+        }
+        other.set_nonblocking(true).expect("set");
+        assert_eq!(other.accept().expect_err("nobody came").kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

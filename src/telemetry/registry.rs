@@ -379,7 +379,7 @@ impl Ledger {
                 accepted: socket.accepted.load(Relaxed),
                 refused: socket.refused.load(Relaxed),
                 errors: socket.errors.load(Relaxed),
-                failing: u64::from(socket.failing.load(Relaxed)),
+                failing: u64::from(socket.failing.load(Relaxed) || socket.lost.load(Relaxed)),
             });
         }
         Listener::ALL.iter().filter_map(|kind| kinds[kind.index()].map(|sum| (*kind, sum))).collect()

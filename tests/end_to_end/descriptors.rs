@@ -11,10 +11,10 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::harness::{PATIENCE, Reply, Scrape, Sidecar, read_reply, read_samples, spawn_after};
 
 /// One HTTP connection for several requests: it was there before there were no descriptors left.
-struct Kept(TcpStream);
+pub(crate) struct Kept(TcpStream);
 
 impl Kept {
-    fn connect(sidecar: &Sidecar) -> Self {
+    pub(crate) fn connect(sidecar: &Sidecar) -> Self {
         let stream = TcpStream::connect(sidecar.http).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(stream)
@@ -41,7 +41,7 @@ impl Kept {
         self.answer()
     }
 
-    fn scrape(&mut self) -> Scrape {
+    pub(crate) fn scrape(&mut self) -> Scrape {
         let text = self.get("/metrics").text();
         Scrape { samples: read_samples(&text), text, ..Scrape::default() }
     }

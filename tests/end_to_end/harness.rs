@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::ops::RangeInclusive;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,6 +23,15 @@ use crate::protobuf;
 
 /// How long any wait may last. Far above what a healthy run needs: the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Tells other threads of a test that it is over, also when it fails.
+pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
 
 /// Held by a test that is about how much a sidecar can take, and by those that leave no core free for long.
 static FLOODING: Mutex<()> = Mutex::new(());

@@ -81,3 +81,15 @@ fn what_is_shown_of_the_time_that_has_passed_is_right_after_a_rest() {
     sidecar.scrape().assert("wait_count", 1.0);
     sidecar.stop();
 }
+
+#[test]
+fn connections_that_are_closed_while_no_line_comes_are_told() {
+    let sidecar = Sidecar::start(&["listen.tcp=127.0.0.1:0", "listen.max_connections=1"]);
+    let connect = || std::net::TcpStream::connect(sidecar.address_of("tcp")).unwrap();
+    let _first = connect();
+    sidecar.wait_until("it is there", |it| it.scrape().value("statsieve_connections{listener=\"tcp\"}") == 1.0);
+    wait_until_it_rests(&sidecar);
+    let _second = connect();
+    sidecar.wait_until("it is told", |it| it.log().contains("connections are closed at once"));
+    sidecar.stop();
+}

@@ -5,7 +5,9 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
+use std::process::Command;
 
+use crate::descriptors::Kept;
 use crate::harness::{Scrape, Sidecar};
 
 fn start(folder: &Path) -> Sidecar {
@@ -123,5 +125,38 @@ fn a_path_that_is_another_programs_now_stays_its_own_until_it_is_gone() {
     let scrape = sidecar.settled(1);
     scrape.assert("hits_total", 1.0);
     assert_eq!(scrape.dropped(), 0.0);
+    sidecar.stop();
+}
+
+/// What accepts for the old file is in the middle of waiting then, in most rounds, and somebody waits for it.
+#[test]
+fn a_listener_that_had_no_descriptor_and_then_no_file_is_up_once_it_has_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = start(folder.path());
+    let path = folder.path().join("s.sock");
+    let mut kept = Kept::connect(&sidecar);
+    let hard = kept.scrape().value("process_max_fds");
+    let limit = |most: f64| {
+        let arguments = [format!("--pid={}", sidecar.pid()), format!("--nofile={most}:{hard}")];
+        Command::new("prlimit").args(arguments).status().is_ok_and(|status| status.success())
+    };
+    let mut sent = 0;
+    for _ in 0..4 {
+        if !limit(3.0) {
+            eprintln!("skipped: there is no prlimit here that can limit a process");
+            return;
+        }
+        let failed = |it: &Scrape| it.value("statsieve_listener_errors_total{listener=\"unix_stream\"}");
+        let before = failed(&kept.scrape());
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.write_all(b"hits:1|c\n").unwrap();
+        // The eighth failure in a row is waited out for a second.
+        sidecar.wait_until("it is tried once a second", |_| failed(&kept.scrape()) >= before + 8.0);
+        fs::remove_file(&path).unwrap();
+        assert!(limit(hard));
+        sent += 1;
+        sidecar.wait_until("it is ready", |it| it.get("/-/ready", &[]).status == 200 && path.exists());
+        assert!(is_up(&sidecar.settled(sent), "unix_stream"));
+    }
     sidecar.stop();
 }

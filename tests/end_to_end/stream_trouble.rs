@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 
 use socket2::SockRef;
 
-use crate::harness::{PATIENCE, Scrape, Sidecar};
+use crate::harness::{PATIENCE, Scrape, SetOnDrop, Sidecar, flood_alone};
 
 /// A sidecar that listens on both kinds of streams, and how to reach them.
 struct Streams {
@@ -158,4 +160,37 @@ fn a_line_without_an_end_and_a_length_of_4_gib_cost_one_line_each_and_no_memory(
     streams.sidecar.wait_until("all places are free", |it| it.scrape().sum("statsieve_connections") == 0.0);
     streams.settled(69, &[("line_too_long", 2)]);
     streams.sidecar.stop();
+}
+
+/// Its socket is never empty, so whoever reads it never has to wait for it.
+#[test]
+fn a_sender_that_never_pauses_keeps_no_other_from_its_turn() {
+    const MOST_LINES: u64 = 200_000_000;
+    let _alone = flood_alone();
+    let streams = Streams::start(&[]);
+    let over = AtomicBool::new(false);
+    let flooded = thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let lines = b"hits:1|c\n".repeat(100_000);
+            let (mut stream, mut sent) = (streams.tcp(), 0);
+            while !over.load(Relaxed) && sent < MOST_LINES {
+                stream.write_all(&lines).unwrap();
+                sent += 100_000;
+            }
+            sent
+        });
+        let _over = SetOnDrop(&over);
+        let sidecar = &streams.sidecar;
+        sidecar.wait_until("the flood has come", |it| it.scrape().get("hits_total") > Some(0.0));
+        let (mut tcp, mut unix) = (streams.tcp(), streams.unix());
+        for n in 1..=5 {
+            tcp.write_all(b"others:1|c\n").unwrap();
+            unix.write_all(b"others:1|c\n").unwrap();
+            sidecar.wait_until("others are read", |it| it.scrape().get("others_total") == Some(2.0 * f64::from(n)));
+        }
+        assert!(!flood.is_finished(), "the flood went on");
+        over.store(true, Relaxed);
+        flood.join().unwrap()
+    });
+    streams.settled(flooded + 10, &[]).assert("hits_total", flooded as f64);
 }

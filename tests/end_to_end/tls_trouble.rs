@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConnection;
 
-use crate::harness::{Sidecar, read_samples};
+use crate::harness::{SetOnDrop, Sidecar, read_samples};
 use crate::web::{Folder, Stream, TLS, connect, get};
 
 const CONNECTIONS: usize = 16;
@@ -85,14 +85,6 @@ fn hello(folder: &Folder) -> Vec<u8> {
     let mut session = ClientConnection::new(folder.any_client(None), "127.0.0.1".try_into().unwrap()).unwrap();
     session.write_tls(&mut bytes).unwrap();
     bytes
-}
-
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl Watched {
                         "the file of the socket is gone and cannot be made anew: lines do not arrive; trying each second"
                     );
                 }
-                self.books.failing.store(true, Relaxed);
+                self.books.lost.store(true, Relaxed);
             }
         }
     }
@@ -97,7 +97,7 @@ impl Watched {
     fn found(&mut self) -> bool {
         let was_lost = std::mem::take(&mut self.is_lost);
         if was_lost {
-            self.books.failing.store(false, Relaxed);
+            self.books.lost.store(false, Relaxed);
         }
         was_lost
     }
