@@ -29,6 +29,8 @@ type Packet = (Box<[u8]>, u64);
 
 /// How long from one look at what the names of targets stand for to the next.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(30);
+/// How long a start or a reload waits for the first.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
 
 /// The way to the targets of one configuration; its threads end with it.
 #[derive(Debug)]
@@ -44,17 +46,18 @@ pub struct Relay {
 impl Relay {
     /// Starts the thread that sends; `None` without targets. A target whose name stands for nothing now, or that is
     /// `own`, where lines come in over UDP, is sent nothing: the log says so, its lines are counted as dropped, and it is looked
-    /// for again every 30 seconds, as is what other names stand for.
+    /// for again every 30 seconds, as is what other names stand for. The first look at names is waited for for a
+    /// quarter of a second.
     ///
     /// # Errors
     /// If there can be no thread.
-    pub fn start(config: &config::Relay, own: Option<SocketAddr>, books: Arc<RelayBooks>) -> io::Result<Option<Self>> {
-        Self::looking(config, own, books, |name| Ok(resolve(name)?.collect()), BETWEEN_LOOKS)
+    pub fn start(config: &config::Relay, own: &[SocketAddr], books: Arc<RelayBooks>) -> io::Result<Option<Self>> {
+        Self::looking(config, own, books, resolve_all, BETWEEN_LOOKS)
     }
 
     fn looking(
         config: &config::Relay,
-        own: Option<SocketAddr>,
+        own: &[SocketAddr],
         books: Arc<RelayBooks>,
         look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + 'static,
         between: Duration,
@@ -62,23 +65,33 @@ impl Relay {
         if config.targets.is_empty() {
             return Ok(None);
         }
+        let own = own.to_vec();
         let targets: Arc<[Target]> = config.targets.iter().map(|name| Target::new(name)).collect();
-        for target in targets.iter() {
-            if let Err(error) = target.look(&look_up, own) {
-                warn!(target = target.name, %error, "nothing is relayed to this target for now");
-            }
+        // Addresses at once, names where a resolver that does not answer holds nothing up.
+        let tell = |target: &Target, error: io::Error| {
+            warn!(target = target.name, %error, "nothing is relayed to this target for now");
+        };
+        for target in targets.iter().filter(|it| !it.is_named) {
+            target.look(resolve_all, &own).unwrap_or_else(|error| tell(target, error));
         }
         let (queue, packets) = sync_channel(QUEUE);
         let (looks, ended) = channel();
         if targets.iter().any(Target::may_move) {
             let targets = targets.clone();
+            let (looked, first_look) = channel();
             let look = move || {
+                for target in targets.iter().filter(|it| it.is_named) {
+                    target.look(&look_up, &own).unwrap_or_else(|error| tell(target, error));
+                }
+                _ = looked.send(());
                 while ended.recv_timeout(between) == Err(RecvTimeoutError::Timeout) {
                     // What cannot be looked up stays as it is, which was told when it was new.
-                    targets.iter().filter(|it| it.may_move()).for_each(|it| _ = it.look(&look_up, own));
+                    targets.iter().filter(|it| it.may_move()).for_each(|it| _ = it.look(&look_up, &own));
                 }
             };
             std::thread::Builder::new().name("relay-names".to_owned()).spawn(look)?;
+            // The usual resolver takes no time, and no line is lost then.
+            _ = first_look.recv_timeout(FIRST_LOOK);
         }
         let relay = Self {
             queue,
@@ -130,7 +143,7 @@ impl Target {
     }
 
     /// Finds the address that the name stands for now; of several the first, or the one that lines go to already.
-    fn look(&self, look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>>, own: Option<SocketAddr>) -> io::Result<()> {
+    fn look(&self, look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>>, own: &[SocketAddr]) -> io::Result<()> {
         let addresses = look_up(&self.name)?;
         let before = self.way.load();
         if before.as_ref().is_some_and(|before| addresses.contains(&before.to)) {
@@ -144,8 +157,8 @@ impl Target {
 }
 
 impl Way {
-    fn to(address: SocketAddr, own: Option<SocketAddr>) -> io::Result<Self> {
-        if own.is_some_and(|own| leads_to(address, own)) {
+    fn to(address: SocketAddr, own: &[SocketAddr]) -> io::Result<Self> {
+        if own.iter().any(|own| leads_to(address, *own)) {
             return Err(io::Error::other("it is where lines come in: each line would come back for ever"));
         }
         let any: SocketAddr =
@@ -160,6 +173,10 @@ impl Way {
     fn send(&self, packet: &[u8]) -> bool {
         self.socket.send(packet).is_ok_and(|length| length == packet.len())
     }
+}
+
+fn resolve_all(name: &str) -> io::Result<Vec<SocketAddr>> {
+    Ok(resolve(name)?.collect())
 }
 
 /// Whether what is sent to `address` from here arrives at the socket that is bound to `own`, or can.
@@ -255,7 +272,7 @@ mod tests {
         let books = Arc::new(RelayBooks::default());
         let targets = targets.iter().map(|target| target.local_addr().expect("bound").to_string()).collect();
         let config = config::Relay { targets, packet_bytes };
-        let relay = Relay::start(&config, None, books.clone()).expect("started").expect("there is a target");
+        let relay = Relay::start(&config, &[], books.clone()).expect("started").expect("there is a target");
         (books, Arc::new(relay))
     }
 
@@ -343,7 +360,7 @@ mod tests {
         };
         let books = Arc::new(RelayBooks::default());
         let config = config::Relay { targets: vec!["target.example:8125".to_owned()], packet_bytes: 1400 };
-        let relay = Relay::looking(&config, None, books.clone(), look_up, Duration::from_millis(1));
+        let relay = Relay::looking(&config, &[], books.clone(), look_up, Duration::from_millis(1));
         let relay = Arc::new(relay.expect("started").expect("there is a target"));
         let mut packer = Packer::new(relay.clone());
         let mut send = |expected: [u64; 3]| {
@@ -381,6 +398,33 @@ mod tests {
         while Arc::strong_count(&names) > 1 {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn a_resolver_that_does_not_answer_holds_up_neither_the_start_nor_what_goes_to_other_targets() {
+        let there = target();
+        let address = there.local_addr().expect("bound");
+        let (answer, hangs) = channel::<()>();
+        let look_up = move |_: &str| {
+            _ = hangs.recv();
+            Ok(vec![address])
+        };
+        let books = Arc::new(RelayBooks::default());
+        let targets = vec!["target.example:8125".to_owned(), address.to_string()];
+        let config = config::Relay { targets, packet_bytes: 1400 };
+        let relay = Relay::looking(&config, &[], books.clone(), look_up, Duration::from_millis(1));
+        let relay = Arc::new(relay.expect("started").expect("there are targets"));
+        let mut packer = Packer::new(relay.clone());
+        packer.datagram(b"a:1|c");
+        packer.flush();
+        assert_eq!(received(&there), "a:1|c\n");
+        drop(answer);
+        while !relay.is_whole() {
+            std::thread::yield_now();
+        }
+        packer.datagram(b"b:1|c");
+        packer.flush();
+        assert_eq!([received(&there), received(&there)], ["b:1|c\n", "b:1|c\n"]);
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct InForce {
     telemetry: Arc<Telemetry>,
     listeners: Vec<Listener>,
     /// Where lines come in over UDP.
-    udp: Option<SocketAddr>,
+    udp: Vec<SocketAddr>,
     /// One reload at a time.
     turn: Mutex<()>,
 }
@@ -60,7 +60,7 @@ impl InForce {
         Self {
             sources,
             preset: None,
-            udp: None,
+            udp: Vec::new(),
             loaded: ArcSwap::from_pointee(loaded),
             rules,
             store,
@@ -76,8 +76,8 @@ impl InForce {
         self
     }
 
-    /// Relays nothing to this address, where lines come in.
-    pub fn from_udp(mut self, udp: Option<SocketAddr>) -> Self {
+    /// Relays nothing to these addresses, where lines come in.
+    pub fn from_udp(mut self, udp: Vec<SocketAddr>) -> Self {
         self.udp = udp;
         self
     }
@@ -109,7 +109,8 @@ impl InForce {
         let restart = keep_what_needs_a_restart(&mut loaded.config, &before.config);
         open.retain(|line| restart.iter().any(|key| line.starts_with(key)));
         loaded.hold_back(&before, &restart);
-        let rules = rules(&loaded.config, Some((&before.config, &self.rules.load())), self.udp, self.telemetry.relay());
+        let rules =
+            rules(&loaded.config, Some((&before.config, &self.rules.load())), &self.udp, self.telemetry.relay());
         let rules = match rules {
             Ok(rules) => rules,
             Err(error) => {
@@ -159,7 +160,7 @@ impl InForce {
 pub fn rules(
     config: &Config,
     before: Option<(&Config, &Rules)>,
-    udp: Option<SocketAddr>,
+    udp: &[SocketAddr],
     relay: &Arc<RelayBooks>,
 ) -> io::Result<Rules> {
     let mut rules = Rules::new(config);

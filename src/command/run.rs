@@ -220,9 +220,9 @@ async fn serve(
     let books: Vec<Arc<Books>> = (0..workers).map(|_| Arc::default()).collect();
     let level = config.telemetry.own_metrics;
     let telemetry = Telemetry::new(books.clone(), sockets, series, &loaded.hash, level);
-    let udp_address = bound.udp.as_ref().map(|sockets| sockets.address());
-    let first =
-        reload::rules(config, None, udp_address, telemetry.relay()).map_err(|error| failed("cannot relay", &error))?;
+    let udp_addresses = bound.udp.as_ref().map_or_else(Vec::new, |udp| udp.addresses().to_vec());
+    let first = reload::rules(config, None, &udp_addresses, telemetry.relay())
+        .map_err(|error| failed("cannot relay", &error))?;
     let rules = Arc::new(ArcSwap::from_pointee(first));
     let estimates = {
         let (rules, clock) = (rules.clone(), clock.clone());
@@ -244,7 +244,7 @@ async fn serve(
     // What another program leaves open as well, whoever runs it knows.
     let tells_of_open = preset.is_none();
     let in_force = InForce::new(sources, loaded, rules.clone(), store.clone(), telemetry.clone());
-    let mut in_force = in_force.over(preset).from_udp(udp_address);
+    let mut in_force = in_force.over(preset).from_udp(udp_addresses);
 
     let refusals = Arc::new(Refusals::default());
     let (ended, mut worker_ended) = mpsc::unbounded_channel();
@@ -256,7 +256,7 @@ async fn serve(
     // The files of unix sockets go with this.
     let (workers_told, files) = bound.start(config, &clock, stages, &ended)?;
     if !files.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
-        tokio::spawn(watch::watch(Arc::downgrade(&files)));
+        spawn(watch::watch(Arc::downgrade(&files)), &ended);
     }
     let stop_all = |inherited: bool| {
         let told = workers_told.iter().filter(|told: &&Told| !inherited || told.inherited);
@@ -300,7 +300,7 @@ async fn serve(
         let in_force = in_force.clone();
         move || in_force.loaded()
     };
-    tokio::spawn(each_second(store.clone(), rules.clone(), telemetry.clone(), clock.clone(), loaded));
+    spawn(each_second(store.clone(), rules.clone(), telemetry.clone(), clock.clone(), loaded), &ended);
     let quit = Arc::new(Notify::new());
     let report = Report {
         telemetry,
@@ -321,7 +321,7 @@ async fn serve(
         .with_admin(admin(&in_force, &quit));
     let state = Arc::new(state);
     let _ = state_told.set(state.clone());
-    tokio::spawn(watch(in_force.clone(), reloaded));
+    spawn(watch(in_force.clone(), reloaded), &ended);
     for (kind, address) in &addresses {
         match &udp {
             Some(udp) if *kind == Listener::Udp => {
@@ -338,7 +338,7 @@ async fn serve(
     let mut server = tokio::spawn(http::serve(listener, state));
     lifecycle.set_ready();
     service::ready();
-    tokio::spawn(service::watchdog());
+    spawn(service::watchdog(), &ended);
 
     let reason = loop {
         tokio::select! {
@@ -363,7 +363,7 @@ async fn serve(
     };
     info!(reason, "draining");
     service::stopping();
-    // Of sockets that outlive the process, the next one takes the rest.
+    // What sockets that outlive the process hold is left to the next one: whether this one is scraped again, nobody knows.
     stop_all(true);
     // What was sent before the signal is in the books before readiness turns, so that whoever sees it turn finds all of
     // it in the next scrape. The workers go on until then: the bot may have more to say while it stops.
@@ -393,6 +393,16 @@ async fn serve(
     let _ = server.await;
     info!(scraped, "stopped");
     outcome
+}
+
+/// Runs a task that nothing goes on without: `ended` hears if it panics, which the log has told then.
+fn spawn(task: impl Future<Output = ()> + Send + 'static, ended: &mpsc::UnboundedSender<()>) {
+    let (task, ended) = (tokio::spawn(task), ended.clone());
+    tokio::spawn(async move {
+        if task.await.is_err_and(|error| error.is_panic()) {
+            let _ = ended.send(());
+        }
+    });
 }
 
 /// What HTTP may ask the process to do.
@@ -555,6 +565,7 @@ impl Bound {
             addresses: Vec::new(),
             stream_file: None,
         };
+        let streams_handed_over = inherited.streams.len();
         for incoming in inherited.streams {
             let (kind, address) = incoming.address().map_err(handed_over)?;
             bound.addresses.push((kind, address));
@@ -597,6 +608,8 @@ impl Bound {
             bound.streams.push((Incoming::Unix(listener), Arc::new(SocketBooks::new(Listener::UnixStream, 0))));
             bound.stream_file = file;
         }
+        // All streams have one worker, which goes on as long as one of them is its own.
+        bound.inherited.streams = bound.streams.len() == streams_handed_over;
         Ok(bound)
     }
 
@@ -614,7 +627,7 @@ impl Bound {
     }
 
     fn addresses(&self) -> Vec<(Listener, String)> {
-        let udp = self.udp.iter().map(|udp| (Listener::Udp, udp.address().to_string()));
+        let udp = self.udp.iter().flat_map(|udp| udp.addresses()).map(|udp| (Listener::Udp, udp.to_string()));
         udp.chain(self.addresses.iter().cloned()).collect()
     }
 
@@ -639,7 +652,7 @@ impl Bound {
             let worker = udp.worker(number, coalesce, clock.clone(), pipeline, books).map_err(no_worker)?;
             let control = worker.control();
             told.push(Told { control: control.clone(), inherited: inherited.udp });
-            start_thread(&format!("udp-{number}"), control, ended.clone(), || worker.run())?;
+            start_thread(&format!("udp-{number}"), control, ended.clone(), move || worker.run(inherited.udp))?;
         }
         if let Some((socket, socket_books)) = datagrams {
             let (pipeline, books) = next();
@@ -651,7 +664,7 @@ impl Bound {
                 files.push(Watched::new((path, mode), file, socket_books, move |socket| control.change_to(socket)));
             }
             told.push(Told { control: control.clone(), inherited: inherited.datagrams });
-            start_thread("unix-datagram", control, ended.clone(), || worker.run())?;
+            start_thread("unix-datagram", control, ended.clone(), move || worker.run(inherited.datagrams))?;
         }
         if !streams.is_empty() {
             let (pipeline, books) = next();

@@ -5,9 +5,15 @@
 //! nobody asked for it.
 //! Follows: `sd_notify(3)`, `sd_watchdog_enabled(3)`.
 
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use sd_notify::NotifyState;
 use tokio::time::MissedTickBehavior;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 /// All is bound, or a reload is over.
 pub(super) fn ready() {
@@ -38,8 +44,34 @@ pub(super) async fn watchdog() {
     }
 }
 
+/// The way to the service manager, from the first message on: later there may be no descriptor left, and who is silent
+/// then is taken for dead. `None` if there is none, or not yet.
+static MANAGER: LazyLock<Option<UnixDatagram>> = LazyLock::new(|| {
+    let address = std::env::var_os("NOTIFY_SOCKET")?;
+    let socket = UnixDatagram::unbound().ok()?;
+    match address.as_bytes().strip_prefix(b"@") {
+        Some(name) => socket.connect_addr(&SocketAddr::from_abstract_name(name).ok()?),
+        None => socket.connect(address),
+    }
+    .ok()?;
+    socket.set_nonblocking(true).ok()?;
+    Some(socket)
+});
+
+/// Whether the last message was heard.
+static HEARD: AtomicBool = AtomicBool::new(true);
+
 fn tell(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        warn!(%error, "the service manager does not hear");
+    let text: String = state.iter().map(|state| format!("{state}\n")).collect();
+    // One that listens anew by now is found by its name.
+    let outcome = match &*MANAGER {
+        Some(manager) if manager.send(text.as_bytes()).is_ok() => Ok(()),
+        _ => sd_notify::notify(state),
+    };
+    let heard = HEARD.swap(outcome.is_ok(), Relaxed);
+    match outcome {
+        Err(error) if heard => warn!(%error, "the service manager does not hear"),
+        Ok(()) if !heard => info!("the service manager hears again"),
+        _ => {}
     }
 }

@@ -28,7 +28,8 @@ pub struct Sockets {
     sockets: Vec<Arc<OwnedFd>>,
     inodes: Vec<u64>,
     books: Vec<Arc<SocketBooks>>,
-    address: SocketAddr,
+    /// Each once.
+    addresses: Vec<SocketAddr>,
 }
 
 impl Sockets {
@@ -40,7 +41,7 @@ impl Sockets {
     /// # Errors
     /// What the kernel says, `AddrInUse` above all.
     pub fn bind(address: SocketAddr, count: usize, buffer_bytes: usize) -> io::Result<Self> {
-        let mut sockets = Self { sockets: Vec::new(), inodes: Vec::new(), books: Vec::new(), address };
+        let mut sockets = Self { sockets: Vec::new(), inodes: Vec::new(), books: Vec::new(), addresses: Vec::new() };
         for number in 0..count {
             let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
             socket.set_nonblocking(true)?;
@@ -49,11 +50,10 @@ impl Sockets {
                 socket.set_reuse_port(count > 1)?;
             } else {
                 socket.set_reuse_port(true)?;
-                socket.bind(&sockets.address.into())?;
+                socket.bind(&sockets.addresses[0].into())?;
             }
             set_receive_buffer(&socket, buffer_bytes)?;
             let socket = UdpSocket::from(socket);
-            sockets.address = socket.local_addr()?;
             sockets.push(socket)?;
         }
         Ok(sockets)
@@ -65,8 +65,10 @@ impl Sockets {
     /// # Errors
     /// What the kernel says.
     pub fn inherit(inherited: Vec<UdpSocket>) -> io::Result<Self> {
-        let address = inherited.first().ok_or(io::ErrorKind::NotFound)?.local_addr()?;
-        let mut sockets = Self { sockets: Vec::new(), inodes: Vec::new(), books: Vec::new(), address };
+        if inherited.is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let mut sockets = Self { sockets: Vec::new(), inodes: Vec::new(), books: Vec::new(), addresses: Vec::new() };
         for socket in inherited {
             socket.set_nonblocking(true)?;
             sockets.push(socket)?;
@@ -78,15 +80,19 @@ impl Sockets {
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
         setsockopt(&socket, sockopt::RxqOvfl, &1)?;
         let granted = SockRef::from(&socket).recv_buffer_size()? as u64;
+        let address = socket.local_addr()?;
+        if !self.addresses.contains(&address) {
+            self.addresses.push(address);
+        }
         self.inodes.push(fstat(&socket)?.st_ino);
         self.sockets.push(Arc::new(socket.into()));
         self.books.push(Arc::new(SocketBooks::new(Listener::Udp, granted)));
         Ok(())
     }
 
-    /// Where they are bound; the port is the one given out if 0 was asked for.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where they are bound, one address at least; the port is the one given out if 0 was asked for.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// The books of each socket.

@@ -180,8 +180,8 @@ impl Worker {
         self.control.clone()
     }
 
-    /// Reads until asked to stop, then what the socket holds, and returns.
-    pub fn run(mut self) {
+    /// Reads until asked to stop, then what the socket holds, unless it `leaves_rest` to another process, and returns.
+    pub fn run(mut self, leaves_rest: bool) {
         let mut last_read = self.clock.now();
         let mut pressure = Pressure::new(self.fills, last_read);
         let mut room = SMALL_BATCH;
@@ -221,7 +221,10 @@ impl Worker {
             last_read = started;
             self.wait(wait, started);
         }
-        self.obey(EMPTY, &mut pressure);
+        match leaves_rest {
+            true => self.control.emptied(),
+            false => self.obey(EMPTY, &mut pressure),
+        }
     }
 
     /// Goes over to another socket if it is to, and if asked to takes what it holds.

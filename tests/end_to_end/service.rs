@@ -209,6 +209,60 @@ fn sockets_of_every_kind_are_taken_and_replace_those_of_the_configuration() {
 }
 
 #[test]
+fn what_waits_in_a_socket_at_the_end_is_the_next_processes_whether_there_is_a_last_scrape_or_not() {
+    const LINES: u64 = 20_000;
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let _ = nix::sys::socket::setsockopt(&udp, nix::sys::socket::sockopt::RcvBufForce, &(128 << 20));
+    let sockets = || vec![(udp.try_clone().unwrap().into(), "udp")];
+    let settings = ["http.listen=127.0.0.1:0", "listen.workers=1"];
+    let first = start(sockets(), &settings);
+    // It finds the signal and the lines at the same moment, and may take some of these.
+    first.signal(Signal::SIGSTOP);
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    sender.connect(udp.local_addr().unwrap()).unwrap();
+    (0..LINES).for_each(|_| assert_eq!(sender.send(b"hits:1|c").unwrap(), 8));
+    first.signal(Signal::SIGTERM);
+    first.signal(Signal::SIGCONT);
+    first.wait_until("it is no longer ready", |it| it.get("/-/ready", &[]).status == 503);
+    let before = first.scrape();
+    assert_eq!(first.wait().code(), Some(0));
+    let second = start(sockets(), &settings);
+    let left = LINES as f64 - before.lines();
+    assert!(left > 0.0, "all was taken");
+    let scrape = second.settled(left as u64);
+    assert_eq!((scrape.value("hits_total"), scrape.kernel_drops() + before.kernel_drops()), (left, 0.0));
+    last_scrape(second);
+}
+
+#[test]
+fn a_stream_of_its_own_is_served_to_the_end_though_another_was_handed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let tcp = vec![(TcpListener::bind("127.0.0.1:0").unwrap().into(), "tcp")];
+    let own = format!("listen.unix_stream={}", path.display());
+    let sidecar = start(tcp, &["http.listen=127.0.0.1:0", "listen.udp=127.0.0.1:0", &own]);
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    sidecar.signal(Signal::SIGTERM);
+    sidecar.wait_until("it is no longer ready", |it| it.get("/-/ready", &[]).status == 503);
+    std::io::Write::write_all(&mut stream, b"hits:1|c\n").unwrap();
+    let read = "\"lines\":1,";
+    sidecar.wait_until("it is read", |it| it.get("/api/v1/status", &[]).text().replace(' ', "").contains(read));
+    sidecar.scrape().assert("hits_total", 1.0);
+    assert_eq!(sidecar.wait().code(), Some(0));
+}
+
+#[test]
+fn each_socket_that_others_reach_is_told_and_not_the_first_alone() {
+    let sockets = ["127.0.0.1:0", "0.0.0.0:0"].map(|address| UdpSocket::bind(address).unwrap());
+    let port = sockets[1].local_addr().unwrap().port();
+    let sockets = sockets.into_iter().map(|socket| (socket.into(), "udp")).collect();
+    let sidecar = start(sockets, &["http.listen=127.0.0.1:0", "http.drain=0s"]);
+    let log = sidecar.log();
+    assert!(log.contains(&format!("listen.udp: 0.0.0.0:{port} can be reached from other machines")), "{log}");
+    sidecar.stop();
+}
+
+#[test]
 fn a_socket_of_no_use_is_an_error_that_says_what_would_be() {
     let tcp = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
     let udp = || OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
@@ -246,6 +300,17 @@ fn the_manager_is_told_of_readiness_reloads_the_end_and_that_it_lives() {
     let sidecar = Sidecar::of(command.spawn().unwrap());
     hears("READY=1");
     (0..3).for_each(|_| _ = hears("WATCHDOG=1"));
+    // Without a descriptor it lives as well. What was sent before may wait here.
+    let limited =
+        Command::new("prlimit").args([format!("--pid={}", sidecar.pid()), "--nofile=3:64".to_owned()]).status();
+    if limited.is_ok_and(|status| status.success()) {
+        manager.set_nonblocking(true).unwrap();
+        while manager.recv(&mut [0; 4096]).is_ok() {}
+        manager.set_nonblocking(false).unwrap();
+        (0..3).for_each(|_| _ = hears("WATCHDOG=1"));
+        let limits = [format!("--pid={}", sidecar.pid()), "--nofile=64:64".to_owned()];
+        assert!(Command::new("prlimit").args(limits).status().unwrap().success());
+    }
     sidecar.signal(Signal::SIGHUP);
     assert!(hears("RELOADING=1").contains("MONOTONIC_USEC="));
     hears("READY=1");
