@@ -229,6 +229,8 @@ mod tests {
         for size in [1, 1000, 100_000] {
             assert_eq!(lines(Framing::told_apart(100), &stream, size), ["a:1|c", "too long", "b:1|c"]);
         }
+        let longest = [frame(&[b'\n'; MOST_FRAME_BYTES]), frame(b"b:1|c")].concat();
+        assert_eq!(lines(Framing::told_apart(100), &longest, 1000), ["b:1|c"]);
     }
 
     #[test]

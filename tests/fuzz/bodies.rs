@@ -10,8 +10,12 @@
 //! `expose::http` (`http`); a series removed though it was used since in `aggregate::sweep` (`pipeline`). A byte more
 //! held by `listen::frame` is not seen: who reads lines has the same limit.
 
+#[path = "bodies/config.rs"]
+mod config;
 #[path = "bodies/http.rs"]
 mod http;
+#[path = "bodies/mapping.rs"]
+mod mapping;
 #[path = "bodies/model.rs"]
 mod model;
 #[path = "bodies/pipeline.rs"]
@@ -30,8 +34,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use arbitrary::Unstructured;
-use statsieve::config::convert::to_toml;
-use statsieve::config::{Config, Format, Sources, load};
+use statsieve::config::{Config, Format};
 use statsieve::listen::frame::{Framing, MOST_FRAME_BYTES, Piece};
 use statsieve::model::{DropReason, SampleType};
 use statsieve::parse::message::{is_message, message as read_message};
@@ -56,9 +59,6 @@ pub const TARGETS: [(&str, Body); 8] = [
 
 /// The settings of the property tests, checked once.
 static CONFIGS: LazyLock<Vec<Config>> = LazyLock::new(|| SETTINGS.iter().map(|set| rig::config(set)).collect());
-
-/// Memory that a fuzzed configuration may ask for at start, bytes; more is not tried out.
-const MOST_CACHE_BYTES: usize = 1 << 24;
 
 fn choose(choice: u8) -> &'static Config {
     &CONFIGS[usize::from(choice) % CONFIGS.len()]
@@ -299,63 +299,25 @@ pub fn clean_up() {
     _ = fs::remove_dir_all(&*FOLDER);
 }
 
-/// A mapping file. What is accepted maps names, can be scraped and be written as TOML.
+/// A mapping file: what is accepted maps names by plain words, can be scraped, and is written as TOML that means the
+/// same.
 pub fn mapping(data: &[u8]) {
-    let path = written("mapping.yml", data);
-    let set = vec![format!("mapping.file={}", path.display())];
-    let config = match load(&Sources { file: None, set }) {
-        Ok(loaded) => loaded.config,
-        Err(problems) => {
-            assert!(problems.count() > 0 && problems.to_string().contains("mapping.yml"), "a place: {problems}");
-            problems.render_with_carets();
-            return;
-        }
-    };
-    let mut rig = Rig::of(&config, 1);
-    for kind in ["c", "ms", "g"] {
-        for rule in config.mapping.rules.iter().take(20) {
-            let name = rule.pattern.as_str().replace('*', "x7").replace(['\n', ':'], "");
-            rig.send(0, format!("{name}:1|{kind}|#k:v\na.b.c:2|{kind}").as_bytes());
-        }
-    }
-    all_formats(&rig);
-    let text = to_toml(&path).unwrap_or_else(|problems| panic!("what loads can be written: {problems}"));
-    let file = Some(written("converted.toml", text.as_bytes()));
-    if let Err(problems) = load(&Sources { file, set: Vec::new() }) {
-        panic!("what was written loads: {problems}\n{text}");
-    }
+    is_good_mapping(data);
 }
 
-/// A configuration file, and behind a zero byte overrides, one a line.
+/// What [`mapping`] does, and whether the file was accepted.
+pub fn is_good_mapping(data: &[u8]) -> bool {
+    mapping::mapping(data)
+}
+
+/// A configuration file, and behind a zero byte overrides, one a line: what is printed is what was said, and it runs.
 pub fn config(data: &[u8]) {
-    let mut parts = data.splitn(2, |byte| *byte == 0);
-    let (file, set) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    // Devices could be read without end: a mapping or salt file is whatever the operator names.
-    if data.windows(4).any(|part| part == b"/dev" || part == b"/pro" || part == b"/sys") {
-        return;
-    }
-    let file = Some(written("config.toml", file));
-    let set: Vec<String> = String::from_utf8_lossy(set).lines().map(str::to_owned).collect();
-    let loaded = match load(&Sources { file, set }) {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            assert!(problems.count() > 0 && !problems.to_string().is_empty());
-            problems.render_with_carets();
-            return;
-        }
-    };
-    let again = load(&Sources { file: Some(written("again.toml", loaded.text.as_bytes())), set: Vec::new() });
-    let again = again.unwrap_or_else(|problems| panic!("what was printed loads: {problems}\n{}", loaded.text));
-    assert_eq!(again.text, loaded.text, "what was printed reads back the same");
-    assert_eq!(loaded.annotated(), loaded.text);
-    if loaded.config.cardinality.identity_cache_bytes <= MOST_CACHE_BYTES {
-        let mut rig = Rig::of(&loaded.config, 1);
-        rig.send(0, b"a.b:1|c|#user_id:7,k:v\na.d:2|ms\na.e:3|g\na.f:x|s\na.g:1|h");
-        let tally = rig.tally();
-        assert_eq!(lines(&tally), 5);
-        assert_eq!(recorded(&tally) + dropped(&tally), 5);
-        rig.text(Format::Text);
-    }
+    is_good_config(data);
+}
+
+/// What [`config`] does, and whether the configuration was accepted.
+pub fn is_good_config(data: &[u8]) -> bool {
+    config::config(data)
 }
 
 /// The first byte chooses settings; a line of `Accept` and one of `Accept-Encoding` follow, or what a client sends.
