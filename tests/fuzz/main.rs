@@ -4,7 +4,7 @@
 
 mod bodies;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -157,15 +157,24 @@ fn put_together(texts: &[String]) -> Vec<(String, BTreeSet<String>)> {
     all
 }
 
-/// The strict parser refuses a few legal things: counts that are not whole, and sums below zero beside buckets.
+/// The strict parser refuses a few legal things: counts that are not whole, and sums below zero beside buckets. It also
+/// refuses a family named as the `_created` line of observations would be, `a_created` beside a histogram `a`:
+/// OpenMetrics rules that out, and the program takes both, rather than lose samples that every other reader can have.
 fn is_for_the_strict(text: &str) -> bool {
-    text.lines().filter(|line| !line.starts_with('#')).all(|line| {
+    let types: BTreeMap<&str, &str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let is_created_of = |name: &&str| {
+        let kind = name.strip_suffix("_created").and_then(|base| types.get(base));
+        kind.is_some_and(|kind| ["histogram", "summary"].contains(kind))
+    };
+    let has_whole_numbers = text.lines().filter(|line| !line.starts_with('#')).all(|line| {
         let (series, value) = line.rsplit_once(' ').unwrap();
         let name = series.split('{').next().unwrap();
         let value: f64 = value.parse().unwrap_or(f64::NAN);
         (!name.ends_with("_bucket") && !name.ends_with("_count") || value.fract() == 0.0)
             && (!name.ends_with("_sum") || value >= 0.0)
-    })
+    });
+    has_whole_numbers && !types.keys().any(is_created_of)
 }
 
 #[test]
