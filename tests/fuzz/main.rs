@@ -42,6 +42,7 @@ const GOOD: [(&str, &[&str]); 2] = [
         "mapping",
         &[
             "a_general_glob_before_a_special_one",
+            "a_label_of_another_rule",
             "a_label_that_buckets_have",
             "a_label_that_quantiles_have",
             "a_name_from_parts",

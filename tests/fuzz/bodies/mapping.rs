@@ -48,13 +48,13 @@ pub(super) fn mapping(data: &[u8]) -> bool {
             for name in names(rule.pattern.as_str()) {
                 let line = format!("{name}:1|{kind}|#tag:v", kind = letters(kind));
                 let with_its_label = format!("{line},{label}:sent");
-                words.hold(line.as_bytes(), false);
-                words.hold(with_its_label.as_bytes(), true);
+                words.hold(line.as_bytes(), None);
+                words.hold(with_its_label.as_bytes(), Some(label));
                 rig.send(0, [line, with_its_label].join("\n").as_bytes());
             }
         }
         let line = format!("a.b.c:2|{}", letters(kind));
-        words.hold(line.as_bytes(), false);
+        words.hold(line.as_bytes(), None);
         rig.send(0, line.as_bytes());
     }
     all_formats(&rig);
@@ -148,9 +148,9 @@ impl<'a> Words<'a> {
         Self { config, most_specific, tags, mapper: Mapper::new(config), alone, resolved: Resolved::default() }
     }
 
-    /// Holds a line against what a rule says, whether or not its first label is `sent`; one that cannot be read has no
-    /// rule.
-    fn hold(&mut self, text: &[u8], sent: bool) {
+    /// Holds a line against what a rule says; one that cannot be read has no rule. The line has a tag `tag`, and one
+    /// more if it is `sent`.
+    fn hold(&mut self, text: &[u8], sent: Option<&str>) {
         let Ok(line) = Line::parse(text, &self.config.parse) else { return };
         let Ok(sample) = line.sample(line.body) else { return };
         let mut resolved = std::mem::take(&mut self.resolved);
@@ -178,15 +178,16 @@ impl<'a> Words<'a> {
         let Some(rule) = found.map(|place| &rules[place]) else { return };
         let kept = rule.observation.as_ref().unwrap_or(&self.config.mapping.observation);
         let is_taken = kind == MetricType::Observer && rule.labels.iter().any(|(label, _)| kept.reserves(label));
+        let is_refused = is_taken || kind == MetricType::Observer && sent.is_some_and(|label| kept.reserves(label));
         let name = filled(&rule.name, rule, raw).map(|name| escaped(&name));
         match outcome.map_err(|refusal| refusal.reason) {
             Err(DropReason::MappingDrop) => assert_eq!(rule.action, Action::Drop, "{shown}"),
             _ if rule.action == Action::Drop => panic!("{shown} is not dropped by {rule:?}"),
             Err(DropReason::EmptyName) => assert!(name.is_none_or(|name| name.is_empty()), "{shown} by {rule:?}"),
-            Err(DropReason::ReservedLabel) => assert!(is_taken, "{shown} by {rule:?}"),
+            Err(DropReason::ReservedLabel) => assert!(is_refused, "{shown} by {rule:?}"),
             Err(reason) => assert_eq!(reason, DropReason::NameTooLong, "{shown} by {rule:?}"),
             Ok(_) => {
-                assert!(!is_taken, "{shown} has a label that means something else, by {rule:?}");
+                assert!(!is_refused, "{shown} has a label that means something else, by {rule:?}");
                 let found = String::from_utf8_lossy(&self.resolved.name);
                 assert!(name.is_none_or(|name| name == found), "{found} of {shown} by {rule:?}");
                 assert_eq!(self.resolved.scale, rule.scale.unwrap_or(1.0), "{shown}");
@@ -214,16 +215,17 @@ impl<'a> Words<'a> {
     }
 
     /// The labels that a rule gives have the values that it says, but where a tag of that name wins.
-    fn hold_labels(&self, rule: &Rule, raw: &str, sent: bool, shown: &str) {
+    fn hold_labels(&self, rule: &Rule, raw: &str, sent: Option<&str>, shown: &str) {
         let found: BTreeMap<_, _> = self.resolved.labels.iter().collect();
         // As many as there may be, and the two tags.
         if rule.labels.len() + 2 > self.config.labels.max_count {
             return;
         }
-        for (place, (label, template)) in rule.labels.iter().enumerate() {
+        for (label, template) in &rule.labels {
             let action = self.tags.action_as_exposed(label.as_bytes());
-            let value = match rule.honor_labels && action == TagAction::Keep {
-                true if sent && place == 0 => Some("sent".to_owned()),
+            let may_win = label.len() <= self.config.labels.max_name_bytes && action == TagAction::Keep;
+            let value = match rule.honor_labels && may_win {
+                true if sent == Some(label) => Some("sent".to_owned()),
                 true if label == "tag" => Some("v".to_owned()),
                 _ => filled(template, rule, raw),
             };
