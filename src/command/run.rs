@@ -722,3 +722,17 @@ fn start_thread(
         .map(drop)
         .map_err(|error| failed("cannot start a worker", &error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_panics_is_told() {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+            let (ended, mut heard) = mpsc::unbounded_channel();
+            spawn(async { panic!("a panic for the test") }, &ended);
+            assert_eq!(heard.recv().await, Some(()));
+        });
+    }
+}

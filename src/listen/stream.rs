@@ -101,6 +101,8 @@ struct Shared {
     open: Cell<usize>,
     /// Reads so far.
     reads: Cell<u64>,
+    /// Told of a task that panicked.
+    broken: Rc<Notify>,
 }
 
 impl Worker {
@@ -118,13 +120,14 @@ impl Worker {
             buffer: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
             open: Cell::new(0),
             reads: Cell::new(0),
+            broken: Rc::default(),
         });
         let local = LocalSet::new();
         local.block_on(&runtime, async {
             let accept = |listener, socket: &Arc<SocketBooks>| {
                 let retired = Rc::new(Notify::new());
                 let accepting = shared.clone().accept(Accepting::new(listener)?, socket.clone(), retired.clone());
-                tokio::task::spawn_local(accepting);
+                keep(accepting, &shared.broken);
                 io::Result::Ok(retired)
             };
             let mut accepting = Vec::new();
@@ -134,6 +137,8 @@ impl Worker {
             loop {
                 let asked = tokio::select! {
                     asked = self.control.heard() => asked,
+                    // Its message is in the log. A listener that nobody accepts for would look as if it were up.
+                    () = shared.broken.notified() => panic!("a task of the streams panicked"),
                     Some((listener, socket)) = self.anew.recv() => {
                         let new = accept(listener, &socket)?;
                         let old = accepting.iter_mut().find(|(_, other)| Arc::ptr_eq(other, &socket));
@@ -153,6 +158,23 @@ impl Worker {
             }
         })
     }
+}
+
+/// Runs a task that nothing goes on without: `broken` is told if it panics.
+fn keep(task: impl Future<Output = ()> + 'static, broken: &Rc<Notify>) {
+    struct Tells(Rc<Notify>);
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.notify_one();
+            }
+        }
+    }
+    let tells = Tells(broken.clone());
+    tokio::task::spawn_local(async move {
+        task.await;
+        drop(tells);
+    });
 }
 
 /// A listener of the runtime.
@@ -279,7 +301,7 @@ impl Shared {
                 Some(Ok(stream)) => {
                     socket.accepted.fetch_add(1, Relaxed);
                     match Place::take(&self, &socket) {
-                        Some(place) => _ = tokio::task::spawn_local(place.serve(stream)),
+                        Some(place) => keep(place.serve(stream), &self.broken),
                         None => {
                             socket.refused.fetch_add(1, Relaxed);
                             // Who logs that may be at rest, as no line has come.
@@ -350,5 +372,22 @@ impl Shared {
             quiet = if self.reads.get() == before { quiet + 1 } else { 0 };
             before = self.reads.get();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_panics_is_told_and_one_that_ends_is_not() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let broken = Rc::default();
+            keep(async {}, &broken);
+            tokio::time::timeout(QUIET, broken.notified()).await.expect_err("nothing is broken");
+            keep(async { panic!("a panic for the test") }, &broken);
+            broken.notified().await;
+        });
     }
 }
