@@ -7,6 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -362,6 +363,14 @@ async fn serve(
         }
     };
     info!(reason, "draining");
+    // Asked twice, whoever asks is in a hurry.
+    let mut again = pin!(async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
+    let mut hurries = false;
     service::stopping();
     // What sockets that outlive the process hold is left to the next one: whether this one is scraped again, nobody knows.
     stop_all(true);
@@ -373,24 +382,33 @@ async fn serve(
             tokio::time::sleep(EMPTIED_POLL).await;
         }
     };
-    if tokio::time::timeout(DRAIN_GRACE, emptied).await.is_err() {
-        warn!("a socket was not emptied in time");
+    tokio::select! {
+        emptied = tokio::time::timeout(DRAIN_GRACE, emptied) => if emptied.is_err() {
+            warn!("a socket was not emptied in time");
+        },
+        () = &mut again => hurries = true,
     }
     lifecycle.begin_drain();
-    let (outcome, scraped) = tokio::select! {
-        scraped = lifecycle.drained(in_force.loaded().config.http.drain) => (Ok(()), scraped),
-        // Asked twice, whoever asks is in a hurry.
-        _ = terminate.recv() => (Ok(()), false),
-        _ = interrupt.recv() => (Ok(()), false),
-        _ = worker_ended.recv() => {
-            error!("a worker ended");
-            (Err(Failed), false)
+    let (mut outcome, mut scraped) = (Ok(()), false);
+    if !hurries {
+        tokio::select! {
+            in_time = lifecycle.drained(in_force.loaded().config.http.drain) => scraped = in_time,
+            () = &mut again => hurries = true,
+            _ = worker_ended.recv() => {
+                error!("a worker ended");
+                outcome = Err(Failed);
+            }
         }
-    };
+    }
     stop_all(false);
     lifecycle.stop();
-    // The server ends once its last answers are out; how it ended changes nothing any more.
-    let _ = server.await;
+    if !hurries {
+        // The server ends once its last answers are out; how it ended changes nothing any more.
+        tokio::select! {
+            _ = &mut server => {}
+            () = &mut again => {}
+        }
+    }
     info!(scraped, "stopped");
     outcome
 }
