@@ -182,8 +182,7 @@ fn both_versions_of_tls_are_spoken_and_neither_older_ones_nor_plain_http() {
     let reply = crate::harness::get(sidecar.http, "/metrics", &[]).unwrap();
     assert_eq!(reply.status, 400);
     assert!(reply.text().contains("https://"), "{}", reply.text());
-    let log = sidecar.log();
-    assert!(log.contains("a TLS handshake failed"), "{log}");
+    sidecar.wait_until("it is told", |it| it.log().contains("a TLS handshake failed"));
     sidecar.wait_until("both are counted", |_| {
         let stream = connect(sidecar.http, folder.client(None, &[], &[&rustls::version::TLS13])).unwrap();
         not_let_in(&get(stream, "/metrics", "").unwrap(), "handshake") == 2.0
