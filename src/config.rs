@@ -26,6 +26,7 @@ use std::time::Duration;
 use xxhash_rust::xxh64::xxh64;
 
 use self::problem::KeyPath;
+pub use file::Known;
 pub use mapping::{Action, Mapping, MetricType, Observation, Pattern, Rule};
 pub use problem::{Problem, Problems};
 pub use syntax::glob_matches;
@@ -45,12 +46,23 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// How many keys the command line set.
     pub overrides: usize,
-    /// Other files that were read, such as those of salts.
-    pub files: Vec<PathBuf>,
+    /// The files that were read: itself, and such as those of salts. Not those of the web configuration, which the
+    /// server follows itself.
+    pub files: Vec<Known>,
+    /// Those.
+    web_files: Vec<Known>,
     /// Those of all files that hold not a byte.
     empty: Vec<PathBuf>,
     /// Lines of `text`, by number, as they will be after a restart.
     waiting: Vec<(usize, String)>,
+}
+
+/// The files that a configuration is read from.
+#[derive(Default)]
+struct Files {
+    own: Vec<Known>,
+    /// The web configuration, and what it names.
+    web: Vec<Known>,
 }
 
 /// Every key with what it accepts, in words; `*` stands for an index, or for a name that the user chooses.
@@ -72,15 +84,18 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
 ///
 /// # Errors
 /// Every problem of the file and the overrides at once. A file that cannot be read, or is no TOML, is the only
-/// problem told, since nothing else can be known then.
+/// problem told, since nothing else can be known then. The files that were read come with them.
 pub fn load_over(preset: Option<&Preset>, sources: &Sources) -> Result<Loaded, Problems> {
     let mut merged = source::Merged::new();
     let mut problems = Vec::new();
     if let Some(preset) = preset {
         merged.add_preset(preset.defaults, &mut problems);
     }
-    if let Some(path) = &sources.file {
-        merged.add_file(path, &mut problems)?;
+    let mut files = Files::default();
+    if let Some(path) = &sources.file
+        && let Err(refused) = merged.add_file(path, &mut problems, &mut files.own)
+    {
+        return Err(refused.of(files.own));
     }
     let flags = preset.map_or(&[][..], |preset| &preset.flags);
     for flag in flags {
@@ -90,10 +105,10 @@ pub fn load_over(preset: Option<&Preset>, sources: &Sources) -> Result<Loaded, P
         merged.add_override(argument, &mut problems);
     }
     let raw = merged.read(&mut problems);
-    let mut files = Vec::new();
     let config = check::check(&raw, &merged, &mut problems, &mut files);
+    let Files { own: files, web: web_files } = files;
     if !problems.is_empty() {
-        return Err(Problems::new(problems));
+        return Err(Problems::new(problems).of([files, web_files].concat()));
     }
     let text = toml::to_string(&raw).expect("tables of plain values and lists can be written as TOML");
     let hash = waiting::hash(&text, config.mapping.file_hash);
@@ -103,7 +118,7 @@ pub fn load_over(preset: Option<&Preset>, sources: &Sources) -> Result<Loaded, P
     let is_empty = |path: &PathBuf| file::read(path).is_ok_and(|bytes| bytes.trim_ascii().is_empty());
     let web = config.http.web_config_file.clone().filter(is_empty);
     let empty = file.clone().filter(|_| merged.is_empty_file()).into_iter().chain(mapping).chain(web).collect();
-    Ok(Loaded { config, text, hash, file, overrides, files, empty, waiting: Vec::new() })
+    Ok(Loaded { config, text, hash, file, overrides, files, web_files, empty, waiting: Vec::new() })
 }
 
 impl Loaded {
@@ -119,7 +134,7 @@ impl Loaded {
         let problem = |file: &PathBuf| Problem::bare(file.display().to_string(), &KeyPath::default(), message);
         match emptied.map(problem).collect::<Vec<_>>() {
             problems if problems.is_empty() => Ok(self),
-            problems => Err(Problems::new(problems)),
+            problems => Err(Problems::new(problems).of([self.files, self.web_files].concat())),
         }
     }
 }

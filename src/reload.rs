@@ -6,11 +6,10 @@
 //! Always: a configuration that is refused changes nothing but a metric and a log line; a worker sees the old rules or
 //! the new ones for a whole datagram; what needs a restart is told and goes on as it is.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -18,7 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::aggregate::{Sight, Store, Wanted};
 use crate::clock::Tick;
-use crate::config::{self, Config, DeclaredKind, Loaded, Preset, Problems, Sources};
+use crate::config::{self, Config, DeclaredKind, Known, Loaded, Preset, Problems, Sources};
 use crate::map::Kind;
 use crate::map::labels::{LabelSet, Origin};
 use crate::model::SampleType;
@@ -34,6 +33,10 @@ pub struct InForce {
     sources: Sources,
     preset: Option<Preset>,
     loaded: ArcSwap<Loaded>,
+    /// The files that were read last, of a configuration that was refused as well.
+    files: ArcSwap<Vec<Known>>,
+    /// It stands in for one that was refused at the start.
+    is_fallback: AtomicBool,
     rules: Arc<ArcSwap<Rules>>,
     store: Arc<Store>,
     telemetry: Arc<Telemetry>,
@@ -61,6 +64,8 @@ impl InForce {
             sources,
             preset: None,
             udp: Vec::new(),
+            files: ArcSwap::from_pointee(loaded.files.clone()),
+            is_fallback: AtomicBool::new(false),
             loaded: ArcSwap::from_pointee(loaded),
             rules,
             store,
@@ -73,6 +78,15 @@ impl InForce {
     /// Reads its sources over this preset.
     pub fn over(mut self, preset: Option<Preset>) -> Self {
         self.preset = preset;
+        self
+    }
+
+    /// Stands in for a configuration that was refused, if there is one, and was read from `files`.
+    pub fn in_place_of(mut self, files: Option<Vec<Known>>) -> Self {
+        if let Some(files) = files {
+            self.is_fallback = AtomicBool::new(!files.is_empty());
+            self.files = ArcSwap::from_pointee(files);
+        }
         self
     }
 
@@ -101,6 +115,7 @@ impl InForce {
         let before = self.loaded.load_full();
         let read = config::load_over(self.preset.as_ref(), &self.sources);
         let mut loaded = read.and_then(|loaded| loaded.not_emptied_since(&before)).inspect_err(|problems| {
+            self.files.store(Arc::new(problems.files().to_vec()));
             self.telemetry.reload_failed();
             error!(problems = problems.count(), "configuration refused, the one before stays: {problems}");
         })?;
@@ -136,19 +151,25 @@ impl InForce {
         if self.preset.is_none() {
             open.iter().for_each(|line| warn!("after a restart {line}"));
         }
+        self.files.store(Arc::new(loaded.files.clone()));
+        self.is_fallback.store(false, Relaxed);
         self.loaded.store(Arc::new(loaded));
         Ok(restart)
     }
 
-    /// Tells the contents of the files of the configuration from what they were, whatever links lead to them.
-    pub fn fingerprint(&self) -> u64 {
+    /// Whether a change of a file is to be read without being asked to: if the configuration in force says so, or if it
+    /// only stands in for another, whose own word nobody could read.
+    pub fn watches(&self) -> bool {
+        self.loaded.load().config.reload.watch || self.is_fallback.load(Relaxed)
+    }
+
+    /// Tells what the files of the configuration hold now, whatever links lead to them, from what else they may hold, if
+    /// it is not what was read last. If that was refused, they are the files that it was refused for.
+    pub fn changed(&self) -> Option<u64> {
+        let now: Vec<Option<u64>> = self.files.load().iter().map(Known::changed).collect();
         let mut hasher = DefaultHasher::new();
-        let loaded = self.loaded.load();
-        for file in self.sources.file.iter().chain(&loaded.files) {
-            // A file that is gone for a moment is another content, and so is one that comes back.
-            config::file::read(file).map_err(|error| error.kind() as u8).hash(&mut hasher);
-        }
-        hasher.finish()
+        now.hash(&mut hasher);
+        now.iter().any(Option::is_some).then(|| hasher.finish())
     }
 }
 

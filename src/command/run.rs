@@ -23,7 +23,7 @@ use super::{BAD_CONFIGURATION, FAILED, OK, descriptors, log, service};
 use crate::aggregate::Store;
 use crate::cgroup;
 use crate::clock::{Clock, Tick};
-use crate::config::{self, Config, Loaded, Observation, Preset, Sources};
+use crate::config::{self, Config, Known, Loaded, Observation, Preset, Sources};
 use crate::expose::http::Admin;
 use crate::expose::lifecycle::Lifecycle;
 use crate::expose::report::Report;
@@ -91,10 +91,12 @@ pub fn run(sources: &Sources, fallback: bool, problems: &mut dyn io::Write) -> u
             );
         }
     };
-    run_loaded(loaded, sources, None, refused.is_some(), introduce)
+    let files = refused.as_ref().map(|found| found.files().to_vec());
+    run_loaded(loaded, sources, None, files, introduce)
 }
 
-/// Runs by what was read until a signal ends it. With `refused`, the configuration that was asked for is another one.
+/// Runs by what was read until a signal ends it. With `refused`, the configuration that was asked for is another one,
+/// which was read from these files.
 ///
 /// `sources` over `preset` is what a reload reads; `introduce` says in the log where the configuration came from.
 /// Returns the exit code.
@@ -102,7 +104,7 @@ pub(super) fn run_loaded(
     loaded: Loaded,
     sources: &Sources,
     preset: Option<Preset>,
-    refused: bool,
+    refused: Option<Vec<Known>>,
     introduce: impl FnOnce(&Loaded),
 ) -> u8 {
     let follow = log::start(&loaded.config);
@@ -186,7 +188,7 @@ async fn serve(
     loaded: Loaded,
     sources: Sources,
     preset: Option<Preset>,
-    refused: bool,
+    refused: Option<Vec<Known>>,
     follow: impl Fn(&Config) + Send + Sync + 'static,
 ) -> Result<(), Failed> {
     let config = loaded.config.clone();
@@ -239,13 +241,13 @@ async fn serve(
     telemetry.set_relay_targets(&config.relay.targets);
     limit_memory(config, &telemetry);
     let telemetry = Arc::new(telemetry);
-    if refused {
+    if refused.is_some() {
         telemetry.config_refused();
     }
     // What another program leaves open as well, whoever runs it knows.
     let tells_of_open = preset.is_none();
     let in_force = InForce::new(sources, loaded, rules.clone(), store.clone(), telemetry.clone());
-    let mut in_force = in_force.over(preset).from_udp(udp_addresses);
+    let mut in_force = in_force.over(preset).in_place_of(refused).from_udp(udp_addresses);
 
     let refusals = Arc::new(Refusals::default());
     let (ended, mut worker_ended) = mpsc::unbounded_channel();
@@ -441,27 +443,21 @@ fn admin(in_force: &Arc<InForce>, quit: &Arc<Notify>) -> Admin {
 async fn watch(in_force: Arc<InForce>, changed: Arc<Notify>) {
     let mut seconds = tokio::time::interval(WATCH);
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Taken before the server says that all is ready: what changes from then on is seen.
-    let mut known = in_force.loaded().config.reload.watch.then(|| in_force.fingerprint());
     // Another content, and who knows whether that is all of it: it is read once it is the same at the next look.
     let mut seen = None;
     loop {
-        if known.is_none() {
+        if !in_force.watches() {
+            seen = None;
             changed.notified().await;
         }
         seconds.tick().await;
-        if !in_force.loaded().config.reload.watch {
-            known = None;
+        if !in_force.watches() {
             continue;
         }
-        // Looked at before it is read: a change in between is seen the next time. A bad file is not tried again until
-        // it changes; what came of it is in the log.
-        let found = in_force.fingerprint();
-        if known.is_some_and(|known| known != found) && seen.replace(found) != Some(found) {
-            continue;
-        }
-        seen = None;
-        if known.replace(found).is_some_and(|known| known != found) {
+        // A bad file is not tried again until it changes; what came of it is in the log.
+        let found = in_force.changed();
+        if std::mem::replace(&mut seen, found) == found && found.is_some() {
+            seen = None;
             let _ = in_force.reload();
         }
     }

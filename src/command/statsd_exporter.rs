@@ -100,7 +100,7 @@ pub fn statsd_exporter(arguments: &[OsString]) -> u8 {
     if let Some(path) = taken(&loaded, &given) {
         return refuse(&format!("--statsd.listen-unixgram: {path} is there already"));
     }
-    run::run_loaded(loaded, &sources, Some(preset), false, introduce)
+    run::run_loaded(loaded, &sources, Some(preset), None, introduce)
 }
 
 /// Says in the log what stands in whose place, and how far.

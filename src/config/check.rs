@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use xxhash_rust::xxh64::xxh64;
 
-use super::keys;
 use super::mapping::{Action, Mapping, MetricType, Observation, Pattern, Rule};
 use super::problem::{KeyPath, Problem};
 use super::raw::{self, Raw};
@@ -21,13 +20,13 @@ use super::syntax::{
     address, are_bounds, are_quantiles, distinct, is_free_label, is_glob, is_label, is_mapping_glob, is_metric_name,
     is_name_part, is_name_template, is_tag,
 };
-use super::web;
 use super::yaml::{self, MappingFile};
 use super::{
     BareTags, BucketMethod, Bucketing, Cardinality, Config, DebugApi, Declared, DeclaredKind, Distinct, Format,
     GaugeSign, HeavyHitters, Http, Labels, Listen, Log, LogFormat, LogLevel, MsUnit, Naming, Observer, OwnMetrics,
     Parse, RateLimit, Relay, Reload, Sampling, SamplingMode, Telemetry, Window,
 };
+use super::{Files, file, keys, web};
 use crate::map::regex::Regex;
 use crate::model::{RESERVED_PREFIXES, STATSD_EXPORTER_PREFIXES};
 
@@ -43,7 +42,7 @@ const MOST_BUCKETING_RULES: usize = 255;
 /// Checks everything; the result is only good if `problems` has got no longer.
 ///
 /// Adds the files it reads to `files`, those it cannot read too.
-pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>, files: &mut Vec<PathBuf>) -> Config {
+pub(super) fn check(raw: &Raw, merged: &Merged, problems: &mut Vec<Problem>, files: &mut Files) -> Config {
     let mut check = Check { merged, problems, files };
     Config {
         listen: check.listen(&raw.listen),
@@ -89,7 +88,7 @@ fn none_of_statsd_exporter(what: &str) -> String {
 struct Check<'a> {
     merged: &'a Merged,
     problems: &'a mut Vec<Problem>,
-    files: &'a mut Vec<PathBuf>,
+    files: &'a mut Files,
 }
 
 impl Check<'_> {
@@ -179,14 +178,17 @@ impl Check<'_> {
     }
 
     /// Where the web configuration file is, and what in it has no effect; `None` without one. It is read here to tell
-    /// its faults, and by the server to go by it; that follows the file itself, so it is none of `files`.
+    /// its faults, and by the server to go by it.
     fn web_config_file(&mut self, file: &str) -> Option<(PathBuf, Vec<String>)> {
         if file.is_empty() {
             return None;
         }
         let key = KeyPath::parse("http.web_config_file");
         let path = self.merged.directory(&key).unwrap_or(Path::new("")).join(file);
-        match web::read(&path, self.problems, &mut Vec::new()) {
+        let mut seen = Vec::new();
+        let web = web::read(&path, self.problems, &mut seen);
+        self.files.web.extend(seen.into_iter().map(|seen| seen.file));
+        match web {
             Ok(web) => Some((path, web.remarks)),
             Err(cause) => {
                 let accepted = format!("{} ({}: {cause})", keys::accepted(&key), path.display());
@@ -325,8 +327,7 @@ impl Check<'_> {
             return Vec::new();
         }
         let path = self.merged.directory(key).unwrap_or(Path::new("")).join(file);
-        self.files.push(path.clone());
-        let mut salt = match super::file::read(&path) {
+        let mut salt = match file::read_noted(&path, &mut self.files.own) {
             Ok(salt) => salt,
             Err(cause) => {
                 let accepted = format!("{} ({}: {cause})", keys::accepted(key), path.display());
@@ -453,8 +454,7 @@ impl Check<'_> {
         let key = KeyPath::parse("mapping.file");
         let path = self.merged.directory(&key).unwrap_or(Path::new("")).join(file);
         let name = path.display().to_string();
-        self.files.push(path.clone());
-        let text = super::file::read(&path)
+        let text = file::read_noted(&path, &mut self.files.own)
             .map_err(|cause| cause.to_string())
             .and_then(|bytes| String::from_utf8(bytes).map_err(|cause| format!("no UTF-8: {}", cause.utf8_error())));
         match text {

@@ -1,15 +1,18 @@
 //! Reads a file that somebody names, whatever it turns out to be.
 //!
-//! In: a path. Out: its bytes, or why there are none.
+//! In: a path. Out: its bytes, or why there are none; and what tells them from others ([`Known`]).
 //! Not here: what they mean.
 //! Always: it ends, and takes no more memory than [`MOST_BYTES`]. A pipe into which nobody writes, or a device without
 //! an end, would else stop the thread that answers scrapes, when a reload comes upon it.
 
+use std::collections::hash_map::RandomState;
 use std::fs::{File, OpenOptions};
+use std::hash::BuildHasher;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
@@ -19,6 +22,47 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 const MOST_BYTES: u64 = 16 << 20;
 /// How long the writer of a pipe may take in all, as of `--config <(...)`.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A file that was read, and what tells its content of then, or why there was none, from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    path: PathBuf,
+    content: u64,
+}
+
+impl Known {
+    /// Reads a file as [`read`] does.
+    pub(crate) fn read(path: &Path) -> (io::Result<Vec<u8>>, Self) {
+        let found = read(path);
+        let known = Self { path: path.to_owned(), content: content(&found) };
+        (found, known)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What tells its content of now from others, if it is another than it was. Reads the file. One that is gone for a
+    /// moment is another, and so is one that comes back.
+    pub fn changed(&self) -> Option<u64> {
+        let now = content(&read(&self.path));
+        (now != self.content).then_some(now)
+    }
+}
+
+/// A hash by a key of this process, so that what is kept of a salt tells nothing of it.
+fn content(found: &io::Result<Vec<u8>>) -> u64 {
+    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    HASHER.hash_one(found.as_ref().map_err(io::Error::kind))
+}
+
+/// Reads a file as [`read`] does, and adds it to `files`, whatever came of it.
+pub(super) fn read_noted(path: &Path, files: &mut Vec<Known>) -> io::Result<Vec<u8>> {
+    let (found, known) = Known::read(path);
+    files.push(known);
+    found
+}
 
 /// The bytes of a file, or of what is written into a pipe until its end.
 ///

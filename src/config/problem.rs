@@ -6,6 +6,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::file::Known;
+
 /// The way to a key: names of tables and indices of lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct KeyPath(Vec<String>);
@@ -161,27 +163,40 @@ impl fmt::Display for Problem {
 
 /// Everything that is wrong, in the order of the file and then of the overrides; at least one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    list: Vec<Problem>,
+    files: Vec<Known>,
+}
 
 impl Problems {
     pub(super) fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(Problem::order);
-        Self(problems)
+        Self { list: problems, files: Vec::new() }
+    }
+
+    /// The same, found in these files, or for want of them.
+    pub(super) fn of(self, files: Vec<Known>) -> Self {
+        Self { files, ..self }
+    }
+
+    /// The files that were read: unless one of them changes, there is no other outcome.
+    pub fn files(&self) -> &[Known] {
+        &self.files
     }
 
     /// The problems one by one.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.0.iter()
+        self.list.iter()
     }
 
     /// How many there are; at least one.
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.list.len()
     }
 
     /// Each problem with the line it shows on and a caret under what is meant, a blank line between two.
     pub fn render_with_carets(&self) -> String {
-        let each: Vec<String> = self.0.iter().map(render).collect();
+        let each: Vec<String> = self.list.iter().map(render).collect();
         each.join("\n")
     }
 }
@@ -212,7 +227,7 @@ fn drawn(problem: &Problem) -> String {
 impl fmt::Display for Problems {
     /// One line each, without a newline at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, problem) in self.0.iter().enumerate() {
+        for (place, problem) in self.list.iter().enumerate() {
             if place > 0 {
                 f.write_str("\n")?;
             }

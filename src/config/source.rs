@@ -13,6 +13,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
 use super::Flag;
+use super::file::Known;
 use super::problem::{KeyPath, Problem, Problems};
 use super::raw::Raw;
 use super::{file, keys};
@@ -80,16 +81,21 @@ impl Merged {
         put(&mut self.table, &path, flag.value.clone()).expect("a flag stands for a key of the code");
     }
 
-    /// Reads `path` and merges it over what is there.
+    /// Reads `path` and merges it over what is there. Adds it to `files`.
     ///
     /// # Errors
     /// One problem: the file cannot be read, is no UTF-8, or is no TOML. Nothing else can be said of it then.
-    pub(super) fn add_file(&mut self, path: &Path, problems: &mut Vec<Problem>) -> Result<(), Problems> {
+    pub(super) fn add_file(
+        &mut self,
+        path: &Path,
+        problems: &mut Vec<Problem>,
+        files: &mut Vec<Known>,
+    ) -> Result<(), Problems> {
         let name = path.display().to_string();
         let root = KeyPath::default();
         let only = |problem: Problem| Problems::new(vec![problem]);
-        let bytes =
-            file::read(path).map_err(|cause| only(Problem::bare(&name, &root, format!("cannot be read: {cause}"))))?;
+        let bytes = file::read_noted(path, files)
+            .map_err(|cause| only(Problem::bare(&name, &root, format!("cannot be read: {cause}"))))?;
         let text = String::from_utf8(bytes).map_err(|cause| {
             let at = cause.utf8_error().valid_up_to();
             let good = String::from_utf8_lossy(&cause.as_bytes()[..at]).into_owned();
@@ -585,7 +591,7 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
         file.write_all(text.as_bytes()).expect("it can be written");
         let (mut merged, mut problems) = (Merged::new(), Vec::new());
-        merged.add_file(file.path(), &mut problems).unwrap_or_else(|problems| panic!("{problems}"));
+        merged.add_file(file.path(), &mut problems, &mut Vec::new()).unwrap_or_else(|problems| panic!("{problems}"));
         let raw = merged.read(&mut problems);
         (merged, raw, problems)
     }

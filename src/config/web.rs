@@ -11,13 +11,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU32;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
 
+use super::file::Known;
 use super::problem::{KeyPath, Problem, Problems};
 use super::yaml::{Content, Fields, Node, Reader, get};
 use crate::expose::web::tls::{self, Blame, ClientAuth, Settings, Version};
@@ -38,8 +39,13 @@ pub struct Web {
     pub remarks: Vec<String>,
 }
 
-/// A file, and what tells its present state from another one.
-pub type Seen = (PathBuf, Stamp);
+/// A file that was read.
+pub struct Seen {
+    /// Where it is, and what it held.
+    pub file: Known,
+    /// What tells the state it was in from another one, without reading it.
+    pub stamp: Stamp,
+}
 
 /// Device, inode, size, and the times of its change and of that of its content; `None` if it cannot be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,8 +134,10 @@ pub(super) fn read(path: &Path, problems: &mut Vec<Problem>, seen: &mut Vec<Seen
 
 /// What a file holds; its state is looked at first, so that a change in between is seen later.
 fn read_file(path: &Path, seen: &mut Vec<Seen>) -> io::Result<Vec<u8>> {
-    seen.push((path.to_owned(), Stamp::of(path)));
-    super::file::read(path)
+    let stamp = Stamp::of(path);
+    let (found, file) = Known::read(path);
+    seen.push(Seen { file, stamp });
+    found
 }
 
 struct File<'a> {

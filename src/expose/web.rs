@@ -202,9 +202,9 @@ impl Followed {
 /// 1970.
 fn has_changed(seen: &[Seen], clock: Duration) -> bool {
     let mut changed = false;
-    for (path, before) in seen {
-        let now = Stamp::of(path);
-        if now == *before {
+    for Seen { file, stamp } in seen {
+        let now = Stamp::of(file.path());
+        if now == *stamp {
             continue;
         }
         // One from the future was written elsewhere.

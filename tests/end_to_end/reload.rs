@@ -322,3 +322,36 @@ fn a_reload_to_addresses_that_are_taken_keeps_the_old_ones_and_says_that_it_take
     sidecar.settled(3).assert("hits_total", 3.0);
     sidecar.stop();
 }
+
+#[test]
+fn a_watched_configuration_that_was_refused_for_another_file_is_read_once_that_one_is_mended() {
+    const WATCH: &str = "[reload]\nwatch = true\n";
+    let file = File::new(WATCH);
+    let other = |name: &str, text: &str| fs::write(file.folder.path().join(name), text).unwrap();
+    let sidecar = file.sidecar(&[]);
+    let expect = |what: &str, expected: (f64, f64)| {
+        sidecar.wait_until(what, |it| (reloads(it, "success"), reloads(it, "failure")) == expected);
+    };
+    // It is written before the mapping file that it names.
+    let mapped = format!("{WATCH}[mapping]\nfile = \"m.yml\"\n");
+    file.write(&mapped);
+    expect("it is refused for want of a mapping file", (0.0, 1.0));
+    other("m.yml", "mappings:\n- match: a.*\n  name: a\n  labels: {kind: $1}\n");
+    expect("the mapping file is read", (1.0, 1.0));
+    sidecar.take(&["a.b:1|c"]).assert("a{kind=\"b\"}", 1.0);
+
+    // The web configuration is bad just when the rest is read again.
+    let headers = |of: &str| format!("http_server_config: {{headers: {{X-Frame-Options: {of}}}}}\n");
+    other("web.yml", &headers("never"));
+    file.write(&format!("{mapped}[http]\nweb_config_file = \"web.yml\"\n"));
+    expect("it is refused for the web configuration", (1.0, 2.0));
+    other("web.yml", &headers("sameorigin"));
+    expect("the web configuration is in force", (2.0, 2.0));
+    assert_eq!(sidecar.get("/", &[]).header("x-frame-options"), Some("sameorigin"));
+    // In force it is followed by itself, and a change of it is no reload.
+    other("web.yml", &headers("deny"));
+    sidecar.wait_until("it is followed", |it| it.get("/", &[]).header("x-frame-options") == Some("deny"));
+    file.write(&format!("{mapped}[http]\nweb_config_file = \"web.yml\"\nlifecycle = true\n"));
+    expect("the next change is read", (3.0, 2.0));
+    sidecar.stop();
+}

@@ -161,6 +161,27 @@ fn with_fallback_a_bad_file_costs_its_settings_but_no_metrics() {
 }
 
 #[test]
+fn with_fallback_the_refused_file_is_read_once_it_is_mended_whatever_the_defaults_say_of_watching() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("statsieve.toml");
+    std::fs::write(&file, "[reload]\nwatch = true\n[naming]\nprefix = \"bad-\"\n").unwrap();
+    let sidecar = Sidecar::start_with(&[], &["--fallback", "--config", file.to_str().unwrap()]);
+    sidecar.scrape().assert("statsieve_config_last_reload_successful", 0.0);
+    // Broken in another way, it is still what it goes by.
+    std::fs::write(&file, "[reload]\nwatch = maybe\n").unwrap();
+    let reloads = |it: &Sidecar, outcome: &str| {
+        it.scrape().value(&format!("statsieve_config_reloads_total{{outcome=\"{outcome}\"}}"))
+    };
+    sidecar.wait_until("the next fault is told", |it| reloads(it, "failure") == 1.0);
+    std::fs::write(&file, "[naming]\nprefix = \"good_\"\n").unwrap();
+    sidecar.wait_until("the mended file is in force", |it| reloads(it, "success") == 1.0);
+    let scrape = sidecar.take(&["hits:1|c"]);
+    scrape.assert("good_hits_total", 1.0);
+    scrape.assert("statsieve_config_last_reload_successful", 1.0);
+    sidecar.stop();
+}
+
+#[test]
 fn the_log_is_one_json_object_a_line_if_asked() {
     let sidecar = Sidecar::start(&["log.format=json"]);
     let log = sidecar.log();

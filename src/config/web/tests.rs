@@ -228,7 +228,7 @@ fn every_file_that_was_looked_at_is_known_in_the_end_even_of_a_bad_one() {
     std::fs::write(&path, format!("{PAIR}  client_ca_file: none.pem\n")).unwrap();
     let (web, seen) = load(&path);
     assert!(web.is_err());
-    let names: Vec<_> = seen.iter().map(|(path, _)| path.file_name().unwrap().to_str().unwrap()).collect();
+    let names: Vec<_> = seen.iter().map(|seen| seen.file.path().file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(names, ["web.yml", "s.pem", "s.key", "none.pem"]);
-    assert!(seen.iter().all(|(path, stamp)| Stamp::of(path) == *stamp));
+    assert!(seen.iter().all(|seen| Stamp::of(seen.file.path()) == seen.stamp));
 }
