@@ -52,6 +52,9 @@ pub struct Seen {
 pub struct Stamp(Option<[i64; 7]>);
 
 impl Stamp {
+    /// That of no state at all: whatever is found is another one.
+    const UNKNOWN: Self = Self(Some([i64::MIN; 7]));
+
     /// That of the file behind all links.
     pub fn of(path: &Path) -> Self {
         Self(std::fs::metadata(path).ok().map(|it| {
@@ -136,8 +139,16 @@ pub(super) fn read(path: &Path, problems: &mut Vec<Problem>, seen: &mut Vec<Seen
 fn read_file(path: &Path, seen: &mut Vec<Seen>) -> io::Result<Vec<u8>> {
     let stamp = Stamp::of(path);
     let (found, file) = Known::read(path);
+    let stamp = if found.as_ref().is_err_and(may_pass) { Stamp::UNKNOWN } else { stamp };
     seen.push(Seen { file, stamp });
     found
+}
+
+/// Whether a file may be read later though nobody changes it: there were no descriptors, say.
+fn may_pass(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, IsADirectory, NotFound, PermissionDenied, TimedOut};
+    // To wait for the writer of a pipe again each second would leave no time for anything else.
+    !matches!(error.kind(), NotFound | PermissionDenied | IsADirectory | FileTooLarge | TimedOut)
 }
 
 struct File<'a> {

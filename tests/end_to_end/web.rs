@@ -432,6 +432,43 @@ fn a_renewed_certificate_is_served_without_a_restart_and_a_broken_one_is_not() {
 }
 
 #[test]
+fn a_certificate_that_was_renewed_while_there_were_no_descriptors_is_served_once_there_are_some() {
+    let folder = Folder::new(TLS);
+    let sidecar = folder.start(&[]);
+    let mut kept = connect(sidecar.http, folder.any_client(None)).unwrap();
+    let mut ask = || {
+        kept.write_all(b"HEAD /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            kept.read_exact(&mut byte).unwrap();
+            answer.extend(byte);
+        }
+    };
+    ask();
+    let limit = |limit: &str| {
+        let arguments = [format!("--pid={}", sidecar.pid()), format!("--nofile={limit}:")];
+        Command::new("prlimit").args(arguments).status().is_ok_and(|status| status.success())
+    };
+    if !limit("1") {
+        eprintln!("skipped: there is no prlimit here that can limit a process");
+        return;
+    }
+    for kind in ["pem", "key"] {
+        folder.write(&format!("server.{kind}"), &String::from_utf8(folder.read(&format!("next.{kind}"))).unwrap());
+    }
+    sidecar.wait_until("they cannot be read", |it| {
+        ask();
+        it.log().contains("Too many open files")
+    });
+    assert!(limit("1024"));
+    let next = CertificateDer::from_pem_slice(&folder.read("next.pem")).unwrap().to_vec();
+    sidecar.wait_until("the new certificate is served", |it| folder.served(it) == next);
+    assert_eq!(sidecar.log().matches("web configuration refused").count(), 1, "{}", sidecar.log());
+    sidecar.stop();
+}
+
+#[test]
 fn a_bad_web_configuration_is_refused_at_start_by_check_and_at_reload() {
     let folder = Folder::new("basic_auth_users:\n  alice: wonderland\ntls_server_confg: {}\n");
     let (status, log) = start_in_vain(&[&folder.setting()]);
