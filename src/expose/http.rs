@@ -37,7 +37,7 @@ pub use self::top::InsightSource;
 use super::lifecycle::{Lifecycle, Phase};
 use super::report::Report;
 use super::report::page::POLICY;
-use super::web::{Followed, InForce};
+use super::web::{Followed, InForce, Verdict};
 use super::{Exposer, negotiate};
 use crate::config::{DebugApi, Format, Http};
 use crate::insight::Insight;
@@ -145,15 +145,15 @@ impl State {
     /// Goes by other settings from the next request on; but for the address, which is bound. A web configuration file
     /// is read anew; one that has become bad since it was checked leaves what was in force.
     pub fn set(&self, http: &Http) {
-        let web = match &http.web_config_file {
+        let before = self.settings.load().web.clone();
+        let read = |file| before.as_ref().map_or_else(|| Followed::new(file), |before| before.anew(file));
+        let web = match http.web_config_file.as_deref().map(read) {
             None => None,
-            Some(file) => match Followed::new(file) {
-                Ok(followed) => Some(Arc::new(followed)),
-                Err(problems) => {
-                    tracing::error!("web configuration refused, what was in force stays: {problems}");
-                    self.settings.load().web.clone()
-                }
-            },
+            Some(Ok(followed)) => Some(Arc::new(followed)),
+            Some(Err(problems)) => {
+                tracing::error!("web configuration refused, what was in force stays: {problems}");
+                before
+            }
         };
         self.settings.store(Arc::new(Settings::new(http, web)));
         self.places.changed();
@@ -297,22 +297,30 @@ async fn admitted(
         return response;
     }
     if let Err(wait) = in_force.admit() {
-        state.refused(HttpRefusal::RateLimited);
-        let mut response = page(StatusCode::TOO_MANY_REQUESTS, PLAIN, "Too Many Requests\n", &request);
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        return response;
+        return too_many(state, wait, &request);
     }
     let credentials = request.headers().get(header::AUTHORIZATION).cloned();
-    let (may_pass, is_user) = web.admits(in_force, credentials).await;
-    if !may_pass {
-        state.refused(HttpRefusal::Unauthorized);
-        let mut response = page(StatusCode::UNAUTHORIZED, PLAIN, "Unauthorized\n", &request);
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
-        return response;
+    match web.sender(in_force, credentials, client.peer).await {
+        None => {}
+        Some(Verdict::User) => client.is_known = true,
+        Some(Verdict::Stranger) => {
+            state.refused(HttpRefusal::Unauthorized);
+            let mut response = page(StatusCode::UNAUTHORIZED, PLAIN, "Unauthorized\n", &request);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
+            return response;
+        }
+        Some(Verdict::TooMany) => return too_many(state, Duration::from_secs(1), &request),
     }
-    client.is_known |= is_user;
     respond(state, &request, client)
+}
+
+/// What a request gets that is one too many, until so much time has passed.
+fn too_many(state: &State, wait: Duration, request: &Request<Incoming>) -> Response<Reply> {
+    state.refused(HttpRefusal::RateLimited);
+    let mut response = page(StatusCode::TOO_MANY_REQUESTS, PLAIN, "Too Many Requests\n", request);
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
 }
 
 /// Sets what keeps a browser from harm, unless the answer says it already.

@@ -23,6 +23,7 @@ use rustls::ServerConfig;
 use tracing::{info, warn};
 
 use self::auth::Checker;
+pub(super) use self::auth::Verdict;
 pub use self::auth::basic;
 use crate::config::{Problems, Seen, Stamp, Web, load_web};
 
@@ -103,8 +104,8 @@ impl InForce {
 pub struct Followed {
     path: PathBuf,
     looked: Mutex<Looked>,
-    checker: Checker,
-    failures: DefaultDirectRateLimiter,
+    checker: Arc<Checker>,
+    failures: Arc<DefaultDirectRateLimiter>,
 }
 
 struct Looked {
@@ -121,14 +122,31 @@ impl Followed {
     /// # Errors
     /// All that is wrong with it.
     pub fn new(path: &Path) -> Result<Self, Problems> {
+        Self::read(path, None)
+    }
+
+    /// Reads the file at `path` in place of this one, and goes by it whatever it takes away. Its quota goes on if it is
+    /// the same, and what came of passwords stays known.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn anew(&self, path: &Path) -> Result<Self, Problems> {
+        Self::read(path, Some(self))
+    }
+
+    fn read(path: &Path, before: Option<&Self>) -> Result<Self, Problems> {
         let (web, seen) = load_web(path);
-        let in_force = Arc::new(InForce::new(web?, None));
+        let looked = before.map(|before| before.looked.lock().unwrap_or_else(PoisonError::into_inner));
+        let in_force = Arc::new(InForce::new(web?, looked.as_ref().map(|looked| &*looked.in_force)));
         in_force.tell(path, "web configuration read");
         Ok(Self {
             path: path.to_owned(),
             looked: Mutex::new(Looked { at: Instant::now(), seen, in_force, refused: None }),
-            checker: Checker::new(),
-            failures: RateLimiter::direct(Quota::with_period(TELL).expect("it is no zero")),
+            checker: before.map_or_else(|| Arc::new(Checker::new()), |before| Arc::clone(&before.checker)),
+            failures: before.map_or_else(
+                || Arc::new(RateLimiter::direct(Quota::with_period(TELL).expect("it is no zero"))),
+                |before| Arc::clone(&before.failures),
+            ),
         })
     }
 
@@ -179,14 +197,18 @@ impl Followed {
         looked.refused = Some(refused);
     }
 
-    /// Whether a request with this `Authorization` may go on, and whether its sender is a user.
-    pub(super) async fn admits(&self, in_force: &InForce, authorization: Option<HeaderValue>) -> (bool, bool) {
+    /// Who sent a request with this `Authorization` from `peer`; `None` if there are no users, and everyone may go on.
+    pub(super) async fn sender(
+        &self,
+        in_force: &InForce,
+        authorization: Option<HeaderValue>,
+        peer: Option<IpAddr>,
+    ) -> Option<Verdict> {
         let users = &in_force.web.users;
         if users.is_empty() {
-            return (true, false);
+            return None;
         }
-        let is_user = self.checker.is_user(users, authorization.as_ref()).await;
-        (is_user, is_user)
+        Some(self.checker.judge(users, authorization.as_ref(), peer).await)
     }
 
     /// Tells that a handshake failed, now and then.

@@ -11,6 +11,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use socket2::{Domain, Socket, Type};
+use statsieve::expose::web::basic;
 
 use crate::harness::{PATIENCE, Reply, Sidecar, read_reply, read_samples, run, spawn, start_in_vain, wait_for};
 use crate::prometheus::Prometheus;
@@ -351,6 +353,56 @@ fn all_who_are_not_let_in_get_the_same_answer_on_every_path() {
     for secret in ["$2b$", "wonder", "alice"] {
         assert!(!log.contains(secret) && !config.contains(secret), "{secret}\n{log}\n{config}");
     }
+    sidecar.stop();
+}
+
+#[test]
+fn who_asks_with_many_wrong_passwords_at_once_keeps_no_other_address_out() {
+    // Long enough that all of them are there before the first is checked, and short enough for a scrape.
+    let folder = Folder::new(&format!("basic_auth_users:\n  alice: {}\n", bcrypt::hash("wonder:land", 12).unwrap()));
+    let sidecar = folder.start(&["http.max_connections=8"]);
+    let mut connections: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(sidecar.http).unwrap()).collect();
+    for (n, connection) in connections.iter_mut().enumerate() {
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        let wrong = basic(format!("alice:{n}").as_bytes());
+        let request =
+            format!("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {wrong}\r\n\r\n");
+        connection.write_all(request.as_bytes()).unwrap();
+    }
+    let other = {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&"127.0.0.2:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        socket.connect(&sidecar.http.into()).unwrap();
+        get(TcpStream::from(socket), "/metrics", ALICE).unwrap()
+    };
+    assert_eq!(other.status, 200);
+    let mut answers = [0.0; 2];
+    for mut connection in connections {
+        let mut bytes = Vec::new();
+        connection.read_to_end(&mut bytes).unwrap();
+        let reply = read_reply(&bytes).unwrap();
+        match (reply.status, reply.header("retry-after")) {
+            (401, None) => answers[0] += 1.0,
+            (429, Some("1")) => answers[1] += 1.0,
+            _ => panic!("{reply:?}"),
+        }
+    }
+    // As many as wait; on a busy machine one may come only when another has left.
+    assert!(answers[0] >= 4.0 && answers[1] >= 1.0, "{answers:?}");
+    let scrape = get(TcpStream::connect(sidecar.http).unwrap(), "/metrics", ALICE).unwrap();
+    assert_eq!([not_let_in(&scrape, "unauthorized"), not_let_in(&scrape, "rate_limited")], answers);
+    sidecar.stop();
+}
+
+#[test]
+fn a_reload_neither_refills_the_quota_nor_forgets_a_password() {
+    let folder = Folder::new(&format!("{}rate_limit: {{ interval: 1h, burst: 4 }}\n", users()));
+    let sidecar = folder.start(&[]);
+    let ask = || get(TcpStream::connect(sidecar.http).unwrap(), "/-/healthy", ALICE).unwrap().status;
+    assert_eq!((ask(), ask(), ask()), (200, 200, 200));
+    sidecar.signal(Signal::SIGHUP);
+    sidecar.wait_until("it is reloaded", |it| it.log().contains("configuration read again and in force"));
+    assert_eq!((ask(), ask()), (200, 429));
     sidecar.stop();
 }
 

@@ -1,15 +1,17 @@
 //! Tells by a request's `Authorization` whether its sender is one of the users.
 //!
-//! In: the header, and hashes of passwords by names. Out: yes or no.
+//! In: the header, where it comes from, and hashes of passwords by names. Out: a [`Verdict`].
 //! Not here: what is answered (`http`).
 //! Always: bcrypt runs on a thread of its own, one at a time; its results are remembered, in bounded number and by a
-//! keyed hash, never the password; a name that nobody has costs what one of the users' passwords costs.
+//! keyed hash, never the password; a name that nobody has costs what one of the users' passwords costs. Few of one
+//! address wait for that at a time, so that others get their turn; what is remembered is not waited for.
 //! Follows: RFC 7617.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,13 +22,29 @@ use tokio::sync::Semaphore;
 /// Results remembered, of either kind. Those of right passwords are as many as users, unless passwords change.
 const MOST_REMEMBERED: usize = 128;
 
+/// Requests of one address that may wait for a password to be checked at a time.
+const MOST_WAITING: usize = 4;
+
 type Digest = [u8; 32];
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Verdict {
+    /// One of the users.
+    User,
+    /// Nobody known.
+    Stranger,
+    /// That is not looked into, since so many others of its address wait already.
+    TooMany,
+}
 
 /// Checks passwords, and remembers what came of it.
 pub(super) struct Checker {
     /// Whoever holds it may run bcrypt: an attacker gets a part of one core, and no more.
     turn: Arc<Semaphore>,
     remembered: Mutex<Remembered>,
+    /// How many wait, by where they come from.
+    waiting: Mutex<HashMap<Option<IpAddr>, usize>>,
     secret: Digest,
     /// Chooses what a name that nobody has is compared with.
     hasher: RandomState,
@@ -54,18 +72,46 @@ impl Remembered {
     }
 }
 
+/// Holds a place among those who wait, until dropped.
+struct Waits<'a>(&'a Checker, Option<IpAddr>);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = waiting.remove(&self.1).map_or(0, |number| number - 1);
+        if left > 0 {
+            waiting.insert(self.1, left);
+        }
+    }
+}
+
 impl Checker {
     /// One that has seen nothing yet.
     pub(super) fn new() -> Self {
         let mut secret = Digest::default();
         // Without randomness there is no TLS either; the hashes are then plain ones, which are never shown.
         let _ = rustls::crypto::ring::default_provider().secure_random.fill(&mut secret);
-        Self { turn: Arc::new(Semaphore::new(1)), remembered: Mutex::default(), secret, hasher: RandomState::new() }
+        Self {
+            turn: Arc::new(Semaphore::new(1)),
+            remembered: Mutex::default(),
+            waiting: Mutex::default(),
+            secret,
+            hasher: RandomState::new(),
+        }
     }
 
-    /// Whether the header is that of one of `users`. Takes as long as bcrypt, if this has not been asked before.
-    pub(super) async fn is_user(&self, users: &BTreeMap<String, String>, header: Option<&HeaderValue>) -> bool {
-        let Some((name, password)) = header.and_then(|header| credentials(header.as_bytes())) else { return false };
+    /// Whether the header, of a request from `peer`, is that of one of `users`. Takes as long as bcrypt, if this has not
+    /// been asked before.
+    pub(super) async fn judge(
+        &self,
+        users: &BTreeMap<String, String>,
+        header: Option<&HeaderValue>,
+        peer: Option<IpAddr>,
+    ) -> Verdict {
+        let told = |is_right| if is_right { Verdict::User } else { Verdict::Stranger };
+        let Some((name, password)) = header.and_then(|header| credentials(header.as_bytes())) else {
+            return Verdict::Stranger;
+        };
         let (known, hash) = match users.get(&name) {
             Some(hash) => (true, hash.clone()),
             None => (false, self.nobody(users, &name)),
@@ -74,13 +120,14 @@ impl Checker {
         let remembered = || self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let found = remembered().get(&digest);
         if let Some(found) = found {
-            return found;
+            return told(found);
         }
+        let Some(_waits) = self.wait(peer) else { return Verdict::TooMany };
         let turn = Arc::clone(&self.turn).acquire_owned().await.expect("the semaphore is never closed");
         // Another request may have asked the same while this one waited.
         let found = remembered().get(&digest);
         if let Some(found) = found {
-            return found;
+            return told(found);
         }
         // Whoever asked may go away meanwhile: the next one still waits until this is over.
         let work = move || {
@@ -91,7 +138,18 @@ impl Checker {
         let matches = tokio::task::spawn_blocking(work).await.unwrap_or(false);
         let is_right = known && matches;
         remembered().add(digest, is_right);
-        is_right
+        told(is_right)
+    }
+
+    /// A place among those who wait, unless `peer` has all it may have.
+    fn wait(&self, peer: Option<IpAddr>) -> Option<Waits<'_>> {
+        let peer = peer.map(network);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = waiting.entry(peer).or_default();
+        (*number < MOST_WAITING).then(|| {
+            *number += 1;
+            Waits(self, peer)
+        })
     }
 
     /// A hash that no password has, at the cost of the hash of some user, always the same for a name.
@@ -113,6 +171,14 @@ impl Checker {
             hash.update(part);
         }
         hash.finish().as_ref().try_into().expect("SHA-256 is 32 bytes long")
+    }
+}
+
+/// What counts as one address: of IPv6 the first half, since whoever has one address has all of those.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),
+        address => address,
     }
 }
 
@@ -176,7 +242,8 @@ mod tests {
 
     fn is_user(checker: &Checker, users: &BTreeMap<String, String>, header: &str) -> bool {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(checker.is_user(users, Some(&HeaderValue::from_str(header).unwrap())))
+        let header = HeaderValue::from_str(header).unwrap();
+        runtime.block_on(checker.judge(users, Some(&header), None)) == Verdict::User
     }
 
     fn users(of: &[(&str, &str, u32)]) -> BTreeMap<String, String> {
@@ -240,11 +307,54 @@ mod tests {
         runtime.block_on(async {
             for credentials in ["nobody:1", "alice:2", "nobody:3", "alice:4"] {
                 let header = HeaderValue::from_str(&basic(credentials.as_bytes())).unwrap();
-                let asked = checker.is_user(&users, Some(&header));
+                let asked = checker.judge(&users, Some(&header), None);
                 assert!(tokio::time::timeout(Duration::from_millis(1), asked).await.is_err(), "it takes some 30 ms");
                 assert_eq!(checker.turn.available_permits(), 0);
             }
             let _turn = checker.turn.acquire().await.unwrap();
+        });
+    }
+
+    #[test]
+    fn few_of_an_address_wait_while_others_get_their_turn_and_what_is_remembered_waits_for_nobody() {
+        let checker = Checker::new();
+        let users = users(&[("alice", "a", 4)]);
+        assert!(is_user(&checker, &users, &basic(b"alice:a")));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let turn = checker.turn.acquire().await.unwrap();
+            let ask = |credentials: String, peer: &str| {
+                let (peer, header) =
+                    (peer.parse().unwrap(), HeaderValue::from_str(&basic(credentials.as_bytes())).unwrap());
+                let (checker, users) = (&checker, &users);
+                Box::pin(async move { checker.judge(users, Some(&header), Some(peer)).await })
+            };
+            let mut waiting = Vec::new();
+            // The last two differ from the two before in what counts as one address.
+            for network in ["192.0.2.1", "::ffff:192.0.2.2", "2001:db8::1", "2001:db8::1:0:0:0:1"] {
+                for n in 0..MOST_WAITING {
+                    let mut asked = ask(format!("alice:{n}"), network);
+                    assert!(tokio::time::timeout(Duration::ZERO, &mut asked).await.is_err());
+                    waiting.push(asked);
+                }
+                for name in ["alice", "nobody"] {
+                    assert_eq!(ask(format!("{name}:b"), network).await, Verdict::TooMany, "{network}");
+                }
+                assert_eq!(ask("alice:a".to_owned(), network).await, Verdict::User);
+            }
+            for neighbour in ["192.0.2.2", "2001:db8::2", "::ffff:192.0.2.1"] {
+                assert_eq!(ask("alice:b".to_owned(), neighbour).await, Verdict::TooMany, "{neighbour}");
+            }
+            // Whoever goes, leaves a place.
+            drop(waiting.remove(0));
+            let mut asked = ask("alice:b".to_owned(), "192.0.2.1");
+            assert!(tokio::time::timeout(Duration::ZERO, &mut asked).await.is_err());
+            waiting.push(asked);
+            drop(turn);
+            for asked in waiting {
+                assert_eq!(asked.await, Verdict::Stranger);
+            }
+            assert!(checker.waiting.lock().unwrap().is_empty());
         });
     }
 

@@ -101,3 +101,23 @@ fn headers_of_the_file_replace_those_of_an_answer_or_take_them_out() {
     assert_eq!(headers.len(), 1);
     assert_eq!(headers["x-frame-options"], "sameorigin");
 }
+
+#[test]
+fn a_reload_keeps_the_quota_and_what_is_known_of_passwords() {
+    let text = format!("{}rate_limit: {{interval: 1h, burst: 2}}\n", users());
+    let rig = rig(&text);
+    assert!(rig.2.now().admit().is_ok());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let header = || HeaderValue::from_str(&basic(b"a:b")).ok();
+    let sender = |followed: &Followed| runtime.block_on(followed.sender(&followed.now(), header(), None));
+    assert_eq!(sender(&rig.2), Some(Verdict::User));
+    fs::write(&rig.1, format!("{FRAME}{text}")).unwrap();
+    let after = rig.2.anew(&rig.1).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(after.now().headers.len(), 1);
+    assert!(after.now().admit().is_ok() && after.now().admit().is_err(), "two in all");
+    assert!(Arc::ptr_eq(&after.checker, &rig.2.checker), "what it found out, it knows");
+    // What takes users away is in force at once, since somebody asked for it.
+    fs::write(&rig.1, FRAME).unwrap();
+    let open = after.anew(&rig.1).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(sender(&open), None);
+}
