@@ -72,7 +72,7 @@ pub struct Rules {
     /// When lines are thinned, and how far.
     pub sampling: Sampling,
     /// Quotas, which all workers share; `None` if there is no limit.
-    pub quotas: Option<Quotas>,
+    pub quotas: Option<Arc<Quotas>>,
     /// How observations are kept whose name no mapping rule gave.
     observer: Shape,
     /// The same for each mapping rule.
@@ -113,7 +113,7 @@ impl Rules {
             insight: Arc::new(Insight::new(config)),
             gate: Gate::new(Limits::new(&config.cardinality, &config.labels), config.cardinality.new_series_per_second),
             sampling: config.sampling,
-            quotas: Quotas::new(&config.rate_limit),
+            quotas: Quotas::new(&config.rate_limit).map(Arc::new),
             observer,
             rule_observers,
             set: Shape::set(config.distinct.windows[0].span, config.distinct.registers),
@@ -345,13 +345,16 @@ impl Stages {
     #[cold]
     fn start_over(&mut self, rules: &Arc<Rules>) {
         self.cache.reset(rules.identity_cache_bytes);
+        let quotas = |rules: &Rules| rules.quotas.as_ref().map(Arc::as_ptr);
+        if quotas(&self.cached_under) != quotas(rules) {
+            // Cells of quotas that are gone.
+            self.leases = Leases::default();
+        }
         self.cached_under = rules.clone();
         self.resolved = Resolved::default();
         if !self.exact {
             self.sampler.follow(&rules.sampling);
         }
-        // Cells of quotas that are gone.
-        self.leases = Leases::default();
         self.watcher = rules.insight.watch(self.worker);
         self.watcher.turn(self.now_ms);
         if let Some(packer) = &mut self.packer {

@@ -124,17 +124,13 @@ impl InForce {
         let restart = keep_what_needs_a_restart(&mut loaded.config, &before.config);
         open.retain(|line| restart.iter().any(|key| line.starts_with(key)));
         loaded.hold_back(&before, &restart);
-        let rules =
-            rules(&loaded.config, Some((&before.config, &self.rules.load())), &self.udp, self.telemetry.relay());
-        let rules = match rules {
-            Ok(rules) => rules,
-            Err(error) => {
-                warn!(%error, "nothing is relayed");
-                let mut rules = Rules::new(&loaded.config);
-                rules.generation = self.rules.load().generation + 1;
-                rules
-            }
-        };
+        let old = self.rules.load_full();
+        let old = Some((&before.config, &*old));
+        let relay = relay(&loaded.config, old, &self.udp, self.telemetry.relay()).unwrap_or_else(|error| {
+            warn!(%error, "nothing is relayed");
+            None
+        });
+        let rules = with_relay(&loaded.config, old, relay);
         declare(&loaded.config, &rules, &self.store);
         self.store.show_created(loaded.config.http.created_lines);
         self.rules.store(Arc::new(rules));
@@ -173,8 +169,8 @@ impl InForce {
     }
 }
 
-/// The rules of a configuration, with what goes on from those before: estimates and lists of users stay if nothing of
-/// theirs has changed. Nothing is relayed to `udp`, where lines come in.
+/// The rules of a configuration, with what goes on from those before: estimates and lists of users stay, and so do quotas,
+/// if nothing of theirs has changed. Nothing is relayed to `udp`, where lines come in.
 ///
 /// # Errors
 /// If there can be no relay.
@@ -184,25 +180,41 @@ pub fn rules(
     udp: &[SocketAddr],
     relay: &Arc<RelayBooks>,
 ) -> io::Result<Rules> {
-    let mut rules = Rules::new(config);
-    rules.relay = match before {
+    let relay = self::relay(config, before, udp, relay)?;
+    Ok(with_relay(config, before, relay))
+}
+
+/// The relay of a configuration: that of `before` if it is to do the same.
+fn relay(
+    config: &Config,
+    before: Option<(&Config, &Rules)>,
+    udp: &[SocketAddr],
+    books: &Arc<RelayBooks>,
+) -> io::Result<Option<Arc<Relay>>> {
+    match before {
         // A target that could not be found is looked for again.
         Some((old, rules)) if old.relay == config.relay && rules.relay.as_ref().is_some_and(|it| it.is_whole()) => {
-            rules.relay.clone()
+            Ok(rules.relay.clone())
         }
-        _ => Relay::start(&config.relay, udp, relay.clone())?.map(Arc::new),
-    };
-    if let Some((_, before)) = before {
-        rules.generation = before.generation + 1;
+        _ => Ok(Relay::start(&config.relay, udp, books.clone())?.map(Arc::new)),
     }
-    if let Some((old, before)) = before
-        && old.bucketing == config.bucketing
+}
+
+fn with_relay(config: &Config, before: Option<(&Config, &Rules)>, relay: Option<Arc<Relay>>) -> Rules {
+    let mut rules = Rules::new(config);
+    rules.relay = relay;
+    let Some((old, before)) = before else { return rules };
+    rules.generation = before.generation + 1;
+    if old.rate_limit == config.rate_limit {
+        rules.quotas.clone_from(&before.quotas);
+    }
+    if old.bucketing == config.bucketing
         && old.heavy_hitters == config.heavy_hitters
         && (&old.distinct.windows, old.distinct.registers) == (&config.distinct.windows, config.distinct.registers)
     {
         rules.insight = before.insight.clone();
     }
-    Ok(rules)
+    rules
 }
 
 /// Puts back what is set up once; returns the keys that had changed.
@@ -270,6 +282,34 @@ fn declare(config: &Config, rules: &Rules, store: &Store) {
         if homeless > 0 {
             let (name, reason) = (&declared.name, refused.unwrap_or("cardinality"));
             warn!(name, series = homeless, reason, "declared series find no place");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(set: &[&str]) -> Config {
+        let set = set.iter().map(ToString::to_string).collect();
+        config::load(&Sources { file: None, set }).expect("it loads").config
+    }
+
+    #[test]
+    fn what_has_not_changed_goes_on_and_a_relay_that_cannot_start_takes_nothing_else_along() {
+        let old = config(&["rate_limit.samples_per_second=5"]);
+        let before = Rules::new(&old);
+        let users = ["bucketing=[{tags=['chat_id'],label='chat_bucket',count=7}]"];
+        for (set, keeps_quotas, keeps_insight) in [
+            (&["rate_limit.samples_per_second=5", "relay.targets=['127.0.0.1:9']"][..], true, true),
+            (&["rate_limit.samples_per_second=6"], false, true),
+            (&["rate_limit.samples_per_second=5", users[0]], true, false),
+        ] {
+            let after = with_relay(&config(set), Some((&old, &before)), None);
+            let quotas = |rules: &Rules| rules.quotas.as_ref().map(Arc::as_ptr);
+            assert_eq!(quotas(&after) == quotas(&before), keeps_quotas, "{set:?}");
+            assert_eq!(Arc::ptr_eq(&after.insight, &before.insight), keeps_insight, "{set:?}");
+            assert_eq!((after.generation, after.relay.is_some()), (before.generation + 1, false));
         }
     }
 }

@@ -355,3 +355,19 @@ fn a_watched_configuration_that_was_refused_for_another_file_is_read_once_that_o
     expect("the next change is read", (3.0, 2.0));
     sidecar.stop();
 }
+
+#[test]
+fn reloads_refill_no_quota() {
+    const QUOTA: f64 = 100.0;
+    let file = File::new(ON);
+    let sidecar = file.sidecar(&[&format!("rate_limit.samples_per_second={QUOTA}"), "listen.workers=1"]);
+    let started = std::time::Instant::now();
+    for round in 1..=10 {
+        sidecar.send(&["hits:1|c"; 100]);
+        let scrape = sidecar.settled(round * 100);
+        let most = QUOTA * (1.0 + started.elapsed().as_secs_f64());
+        assert!(scrape.value("hits_total") <= most, "round {round}: {} of {most}", scrape.value("hits_total"));
+        assert_eq!(act(&sidecar, "POST", "/-/reload").status, 200);
+    }
+    sidecar.stop();
+}
