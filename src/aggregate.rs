@@ -21,6 +21,7 @@ mod sweep;
 mod tables;
 mod values;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -148,6 +149,10 @@ pub struct Wanted<'a> {
     pub now: Tick,
 }
 
+/// The series that are declared.
+#[derive(Debug, Default)]
+pub struct Declaration(BTreeSet<SeriesId>);
+
 /// All series of the process.
 #[derive(Debug)]
 pub struct Store {
@@ -238,6 +243,33 @@ impl Store {
         let placed = tables.place(&wanted, labels, text, gate);
         self.publish(&tables);
         placed
+    }
+
+    /// Finds or makes a series as [`Store::place`] does, and adds it to `declared` unless it is an overflow series.
+    ///
+    /// # Errors
+    /// As [`Store::place`].
+    pub fn declare(
+        &self,
+        wanted: Wanted<'_>,
+        labels: &mut LabelSet,
+        text: &mut Vec<u8>,
+        gate: &Gate,
+        declared: &mut Declaration,
+    ) -> Result<Placed, DropReason> {
+        let mut tables = self.lock_soon();
+        let placed = tables.place(&wanted, labels, text, gate);
+        if let Ok(Placed { overflow: false, family, .. }) = &placed {
+            declared.0.extend(tables.series_id(*family, text));
+        }
+        self.publish(&tables);
+        placed
+    }
+
+    /// Has the series of `declared` stay whatever happens, and those of a declaration before no longer: they may go when
+    /// nothing was recorded for a while, from now on.
+    pub fn keep(&self, declared: Declaration) {
+        self.lock().keep(declared.0);
     }
 
     /// Whether a new series waits for the lock.
@@ -474,7 +506,8 @@ impl Reader<'_> {
             Kind::Gauge => self.gauges.tick(series.cell),
             _ => self.shards.iter().map(|shard| shard.tick(series.cell)).max().unwrap_or(0),
         };
-        used.max(series.made())
+        // One that was made since it was declared has no such time.
+        used.max(Some(series.made()).filter(|made| *made != Tick::MAX).unwrap_or(0))
     }
 }
 

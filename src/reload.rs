@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use tracing::{error, info, warn};
 
-use crate::aggregate::{Sight, Store, Wanted};
+use crate::aggregate::{Declaration, Sight, Store, Wanted};
 use crate::clock::Tick;
 use crate::config::{self, Config, DeclaredKind, Known, Loaded, Preset, Problems, Sources};
 use crate::map::Kind;
@@ -236,10 +236,11 @@ fn keep_what_needs_a_restart(config: &mut Config, before: &Config) -> Vec<&'stat
     changed
 }
 
-/// Makes the series of `[[declare]]`, at 0 and inside the limits. No limit folds or simplifies them: they are the
-/// operator's own, and never give way for being idle. One that finds no place is logged.
+/// Makes the series of `[[declare]]` that are not there, at 0 and inside the limits. No limit folds or simplifies them:
+/// they are the operator's own, and never give way for being idle, as long as they are declared. One that finds no place
+/// is logged.
 fn declare(config: &Config, rules: &Rules, store: &Store) {
-    let (mut labels, mut text) = (LabelSet::default(), Vec::new());
+    let (mut labels, mut text, mut declaration) = (LabelSet::default(), Vec::new(), Declaration::default());
     for declared in &config.declare {
         let kind = match declared.kind {
             DeclaredKind::Counter => Kind::Counter,
@@ -256,7 +257,7 @@ fn declare(config: &Config, rules: &Rules, store: &Store) {
             generation: rules.generation,
             overflow_labels: &rules.overflow_labels,
             sight: Sight::First,
-            // As if used in the far future: never idle.
+            // Made at no moment in particular: it is as if it had been there from the start.
             now: Tick::MAX,
         };
         let mut homeless = 0;
@@ -271,7 +272,7 @@ fn declare(config: &Config, rules: &Rules, store: &Store) {
                 let _ = labels.set(name.as_bytes(), value.as_bytes(), Origin::Rule, usize::MAX);
             }
             labels.sort();
-            match store.place(wanted, &mut labels, &mut text, &rules.gate) {
+            match store.declare(wanted, &mut labels, &mut text, &rules.gate, &mut declaration) {
                 Ok(placed) => homeless += u64::from(placed.overflow),
                 Err(reason) => {
                     homeless += 1;
@@ -284,6 +285,7 @@ fn declare(config: &Config, rules: &Rules, store: &Store) {
             warn!(name, series = homeless, reason, "declared series find no place");
         }
     }
+    store.keep(declaration);
 }
 
 #[cfg(test)]

@@ -69,6 +69,18 @@ pub struct Series {
     made: u32,
     /// The sweep is about to remove it, unless it is used again.
     pub(super) doomed: bool,
+    pub(super) declared: Declared,
+}
+
+/// Whether a series is declared, and so never goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Declared {
+    /// It never was.
+    Never,
+    /// It is.
+    Now,
+    /// It was. It counts as used when the declaration went.
+    Once,
 }
 
 impl Family {
@@ -276,7 +288,14 @@ impl Series {
     /// One that is made at tick `made` and keeps its numbers at `cell`.
     pub(super) fn new(hasher: &RandomState, labels: &str, cell: Cell, made: Tick) -> Self {
         let hash = half_hash(hasher, labels.as_bytes());
-        Self { labels: labels.into(), cell, hash, made: u32::try_from(made).unwrap_or(u32::MAX), doomed: false }
+        Self {
+            labels: labels.into(),
+            cell,
+            hash,
+            made: u32::try_from(made).unwrap_or(u32::MAX),
+            doomed: false,
+            declared: Declared::Never,
+        }
     }
 
     /// The labels as they stand between the braces; empty if there are none.
@@ -284,8 +303,8 @@ impl Series {
         &self.labels
     }
 
-    /// The tick when it was made, as if it had been used then; 0 for an overflow series, [`Tick::MAX`] for one that is
-    /// declared.
+    /// The tick when it was made, as if it had been used then; 0 for an overflow series, [`Tick::MAX`] for one that was made
+    /// since it is declared.
     pub(super) fn made(&self) -> Tick {
         // Seconds since the start: it takes a century until they are too many.
         if self.made == u32::MAX { Tick::MAX } else { self.made.into() }

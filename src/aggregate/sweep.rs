@@ -8,6 +8,7 @@ use std::collections::BinaryHeap;
 use std::sync::PoisonError;
 
 use super::cells::Cell;
+use super::family::Declared;
 use super::grace::Doomed;
 use super::shape::Shape;
 use super::tables::SeriesId;
@@ -202,10 +203,13 @@ impl Store {
     }
 
     /// Series past their time to live, and of the others those idle longest, as many as make room for what was asked
-    /// for. All count as used at `resumed`.
+    /// for. All count as used at `resumed`; declared ones stay.
     fn candidates(&self, now: Tick, resumed: Tick, limits: &Limits, cursor: &mut Cursor) -> Vec<Candidate> {
         let (mut wanted, any_ttl) = {
             let mut tables = self.lock();
+            if std::mem::take(&mut tables.released) {
+                tables.released_at = now;
+            }
             let mut wanted = std::mem::take(&mut tables.wanted);
             // What lacks bytes is given as many lines as hold them on average.
             let used = tables.counts.used;
@@ -223,13 +227,18 @@ impl Store {
         let default_ttl = limits.idle_ttl.as_secs();
         let mut longest = BinaryHeap::new();
         let mut look = |reader: &Reader<'_>, at: Cursor, family: &Family, series: &Series| {
+            let since = match series.declared {
+                Declared::Now => return,
+                Declared::Once => resumed.max(reader.tables.released_at),
+                Declared::Never => resumed,
+            };
             let last_used = reader.last_used(family.kind(), series);
             let overflow = family.is_overflow(at.series as u32);
             if overflow && !family.is_overflow_only() {
                 return;
             }
             let ttl = family.ttl(default_ttl);
-            let idle_since = last_used.max(resumed);
+            let idle_since = last_used.max(since);
             let cause = if ttl > 0 && now.saturating_sub(idle_since) >= ttl {
                 ExpiryCause::Idle
             } else if latest.is_some_and(|latest| idle_since <= latest)
@@ -308,7 +317,8 @@ impl Store {
         let mut reader = self.read();
         for Candidate { last_used, id, cause, .. } in candidates {
             let Some(family) = reader.tables.family_mut(id.family, id.serial) else { continue };
-            let Some(series) = family.series_mut(id.place) else { continue };
+            let undeclared = |series: &&mut Series| series.declared != Declared::Now;
+            let Some(series) = family.series_mut(id.place).filter(undeclared) else { continue };
             series.doomed = true;
             doomed.add(&family.place(id.place));
             let shape = family.shape().clone();

@@ -7,7 +7,7 @@
 //! Always: what is counted in lines is what is there, and what is counted in bytes is what is held, room to grow and
 //! places of series that went included; a family exists while it has a series.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use hashbrown::HashTable;
 use super::arena::Budget;
 use super::cells::{self, CellSpace};
 use super::census::TurnedAway;
-use super::family::{Family, HELP_BYTES, OVERFLOW_PLACE, SHOWN, Series, new_family_bytes};
+use super::family::{Declared, Family, HELP_BYTES, OVERFLOW_PLACE, SHOWN, Series, new_family_bytes};
 use super::list::FEW;
 use super::names::LabelNames;
 use super::{Place, Placed, Retry, Sight, Wanted};
@@ -72,6 +72,12 @@ pub(super) struct Tables {
     pub(super) retired: Vec<Family>,
     /// Some family has a time to live of its own.
     pub(super) any_ttl: bool,
+    /// Series that are declared.
+    declared: BTreeSet<SeriesId>,
+    /// Some are declared no longer, since the last sweep.
+    pub(super) released: bool,
+    /// When the last of those were found.
+    pub(super) released_at: Tick,
 }
 
 /// Lines wanted, by the limit that was in the way: only what counts against the same limit can make room.
@@ -235,6 +241,33 @@ impl Tables {
             let _ = self.overflow(number, wanted.overflow_labels);
         }
         Ok(Placed { place, overflow: false, family: number, again })
+    }
+
+    /// Which series of a family has these rendered labels.
+    pub(super) fn series_id(&self, number: u32, labels: &[u8]) -> Option<SeriesId> {
+        let family = self.families[number as usize].as_ref()?;
+        let place = family.position(&self.hasher, labels)?;
+        Some(SeriesId { family: number, serial: family.serial(), place })
+    }
+
+    /// These are declared from now on, and no others.
+    pub(super) fn keep(&mut self, declared: BTreeSet<SeriesId>) {
+        let before = std::mem::take(&mut self.declared);
+        for id in before.difference(&declared) {
+            let family = self.family_mut(id.family, id.serial);
+            if let Some(series) = family.and_then(|family| family.series_mut(id.place)) {
+                series.declared = Declared::Once;
+                self.released = true;
+            }
+        }
+        for id in &declared {
+            let family = self.family_mut(id.family, id.serial);
+            if let Some(series) = family.and_then(|family| family.series_mut(id.place)) {
+                series.declared = Declared::Now;
+                series.doomed = false;
+            }
+        }
+        self.declared = declared;
     }
 
     /// Whether a family had to go, since rules that came into force after those that made it want other buckets or

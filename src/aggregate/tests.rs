@@ -41,6 +41,17 @@ struct Bench {
     generation: u64,
 }
 
+/// Labels given as text are those of tags, but for `user_bucket`, which a rule made.
+fn set_of(labels: &str) -> LabelSet {
+    let mut set = LabelSet::default();
+    for (name, value) in rendered(labels) {
+        let origin = if name == "user_bucket" { Origin::Rule } else { Origin::Tag };
+        set.set(name.as_bytes(), value.as_bytes(), origin, 99).unwrap();
+    }
+    set.sort();
+    set
+}
+
 impl Bench {
     fn new(limits: Limits) -> Self {
         Self {
@@ -56,10 +67,24 @@ impl Bench {
         self.place_at(name, kind, labels, Sight::First, 1)
     }
 
-    /// Labels given as text are those of tags, but for `user_bucket`, which a rule made.
     fn place_at(&self, name: &str, kind: Kind, labels: &str, sight: Sight, now: Tick) -> Result<Placed, DropReason> {
-        let overflow_labels = r#"overflow="true""#;
-        let wanted = Wanted {
+        let wanted = self.wanted(name, kind, sight, now);
+        self.store.place(wanted, &mut set_of(labels), &mut Vec::new(), &self.gate)
+    }
+
+    /// Declares counters without labels, and no others.
+    fn declare(&self, names: &[&str]) {
+        let mut declaration = Declaration::default();
+        for name in names {
+            let wanted = self.wanted(name, Kind::Counter, Sight::First, Tick::MAX);
+            let (mut labels, mut text) = (LabelSet::default(), Vec::new());
+            self.store.declare(wanted, &mut labels, &mut text, &self.gate, &mut declaration).expect("a place");
+        }
+        self.store.keep(declaration);
+    }
+
+    fn wanted<'a>(&'a self, name: &'a str, kind: Kind, sight: Sight, now: Tick) -> Wanted<'a> {
+        Wanted {
             name,
             written: name,
             help: None,
@@ -71,17 +96,10 @@ impl Bench {
             sample: None,
             ttl: self.ttl,
             generation: self.generation,
-            overflow_labels,
+            overflow_labels: r#"overflow="true""#,
             sight,
             now,
-        };
-        let mut set = LabelSet::default();
-        for (name, value) in rendered(labels) {
-            let origin = if name == "user_bucket" { Origin::Rule } else { Origin::Tag };
-            set.set(name.as_bytes(), value.as_bytes(), origin, 99).unwrap();
         }
-        set.sort();
-        self.store.place(wanted, &mut set, &mut Vec::new(), &self.gate)
     }
 
     /// Records as worker 0; panics if there is no place.
@@ -841,6 +859,37 @@ fn a_new_counter_is_shown_as_zero_for_a_while_and_nothing_else_is() {
     assert_eq!(shown(100), [0.0, 5.0, 3.0]);
     assert_eq!(shown(114), [0.0, 5.0, 3.0]);
     assert_eq!(shown(115), [5.0, 5.0, 3.0]);
+}
+
+#[test]
+fn what_is_declared_stays_and_what_is_no_longer_lives_by_its_time_from_then_on() {
+    let bench = Bench::new(Limits { idle_ttl: Duration::from_secs(10), ..wide() });
+    let limits = bench.gate.limits.clone();
+    let names = |ticks: std::ops::RangeInclusive<Tick>| {
+        ticks.for_each(|now| bench.store.sweep(now, &limits));
+        let mut names: Vec<String> =
+            bench.store.read().families().iter().flatten().map(|it| it.name().to_owned()).collect();
+        names.sort();
+        names.concat()
+    };
+    // One of each was there before.
+    for name in ["a", "b", "x"] {
+        bench.place(name, Kind::Counter, "").unwrap();
+    }
+    bench.declare(&["a", "b", "c", "d"]);
+    assert_eq!(names(1..=10), "abcdx");
+    assert_eq!(names(11..=50), "abcd");
+    // Marked, or about to be, is no reason to go for one that is declared meanwhile.
+    bench.declare(&["a", "c"]);
+    assert_eq!(names(51..=60), "abcd");
+    bench.place_at("e", Kind::Counter, "", Sight::First, 51).unwrap();
+    assert_eq!(names(61..=61), "abcde", "it is marked");
+    bench.declare(&["a", "c", "d", "e"]);
+    assert_eq!(names(62..=100), "acde");
+    bench.declare(&[]);
+    bench.place_at("e", Kind::Counter, "", Sight::First, 101).unwrap();
+    assert_eq!(names(101..=110), "acde");
+    assert_eq!(names(111..=115), "");
 }
 
 mod observers;

@@ -357,6 +357,33 @@ fn a_watched_configuration_that_was_refused_for_another_file_is_read_once_that_o
 }
 
 #[test]
+fn series_stay_as_long_as_they_are_declared() {
+    const BASE: &str = "[http]\nlifecycle = true\n[cardinality]\nidle_ttl = \"2s\"\n";
+    let declare = |name: &str| format!("[[declare]]\nname = \"{name}\"\ntype = \"counter\"\n");
+    let file = File::new(BASE);
+    let sidecar = file.sidecar(&[]);
+    sidecar.take(&["old:5|c"]);
+    file.write(&format!("{BASE}{}{}", declare("old_total"), declare("new_total")));
+    assert_eq!(act(&sidecar, "POST", "/-/reload").status, 200);
+    let outlive = |name: &str| {
+        sidecar.send(&[&format!("{name}:1|c")]);
+        let series = format!("{name}_total");
+        sidecar.wait_until("a series is there", |it| it.scrape().get(&series).is_some());
+        sidecar.wait_until("its time is up", |it| it.scrape().get(&series).is_none());
+        let scrape = sidecar.scrape();
+        (scrape.get("old_total"), scrape.get("new_total"))
+    };
+    // The second, so that all that was idle as long as the first is gone for sure.
+    outlive("a");
+    assert_eq!(outlive("b"), (Some(5.0), Some(0.0)));
+    file.write(BASE);
+    assert_eq!(act(&sidecar, "POST", "/-/reload").status, 200);
+    outlive("c");
+    assert_eq!(outlive("d"), (None, None));
+    sidecar.stop();
+}
+
+#[test]
 fn reloads_refill_no_quota() {
     const QUOTA: f64 = 100.0;
     let file = File::new(ON);
