@@ -563,7 +563,8 @@ impl Bound {
         let kinds = InheritedKinds {
             udp: !inherited.udp.is_empty(),
             datagrams: inherited.unix_datagram.is_some(),
-            streams: !inherited.streams.is_empty(),
+            // Known once those of its own are bound.
+            streams: false,
         };
         let handed_over = |error| failed("cannot use what the service manager handed over", &error);
         let udp = match &listen.udp {
